@@ -1,0 +1,255 @@
+"""The experiment: what conf/ says, merged with OmegaConf and checked by frozen pydantic models.
+
+`conf/experiment/NAME.yaml` names one file of each group (`data: scenes`) and overrides what it wants to
+(`data: {use: scenes, labelled: 12}`). `load` returns the checked whole. The flows take `Overrides`, the same
+models with every field optional, so that Prefect's page shows them as a form.
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Optional, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from yaml import YAMLError
+
+from semivl.errors import ConfigError
+from semivl.settings import ROOT
+
+T = TypeVar("T", bound=BaseModel)
+CONF = ROOT / "conf"
+GROUPS = ("data", "classes", "vlm", "method", "compute", "gate")
+IGNORE = 255
+"""Mask value of pixels that nobody labelled: never learned from, never scored."""
+
+
+class Record(BaseModel):
+    """A frozen record that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassDefinition(Record):
+    """One class: the name users read, and the phrases a vision-language model is asked for."""
+
+    name: str
+    definitions: tuple[str, ...] = Field((), description="noun phrases for guidance; the name where empty")
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        return self.definitions or (self.name,)
+
+
+class Classes(Record):
+    """The class map: the mask id of a class is its place in the list; 255 is ignore."""
+
+    classes: tuple[ClassDefinition, ...] = Field(min_length=2, max_length=255)
+    prompt: str = Field("a photo of a {}", description="template around names and definitions")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+class DataConfig(Record):
+    """A source of images and how to read it."""
+
+    dataset: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="name under which snapshots are kept")
+    layout: Literal["voc", "folder"] = Field("folder", description="how the source folder is arranged")
+    source: Path = Field(description="folder with the images; relative to the checkout")
+    labelled_list: str | None = Field(
+        None, description="file in the source that lists the images whose masks may be used; all masks otherwise"
+    )
+    evaluation_list: str | None = Field(None, description="file in the source that lists the evaluation images")
+    evaluation_share: float = Field(
+        0.2, gt=0, lt=1, description="without a list: share of the masked images held out, chosen by content hash"
+    )
+    shard_samples: int = Field(512, ge=1, description="images in a shard")
+    max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are quarantined")
+
+
+class VlmConfig(Record):
+    """The vision-language model: an open_clip name, or a folder in open_clip's own format."""
+
+    model: str = Field(description="open_clip model name, or local-dir:PATH relative to the checkout")
+    pretrained: str | None = Field(None, description="open_clip's weights tag or a file; not for local-dir")
+    gelu: Literal["exact", "quick", "own"] = Field("own", description="activation of the encoder's MLPs")
+    skip_blocks: tuple[int, int] = Field((0, 4), description="blocks whose value path feeds the decoder, shallow first")
+
+
+class MethodConfig(Record):
+    """A method by name; its own settings are checked by the method itself."""
+
+    name: str = Field(description="file in semivl/methods")
+    settings: dict[str, Any] = Field(default_factory=dict, description="see the method's Settings")
+
+
+class TrainConfig(Record):
+    """The length and shape of a training, the same for every method."""
+
+    steps: int = Field(1000, ge=1)
+    batch: int = Field(8, ge=1, description="labelled images a step; as many unlabelled ones for methods that use them")
+    crop: int = Field(512, ge=16, description="side of the training crop in pixels")
+    scale: tuple[float, float] = Field((0.5, 2.0), description="range of the random resize, relative to short_side")
+    short_side: int = Field(512, ge=16, description="short side in pixels that scale 1 stands for")
+    learning_rate: float = Field(1e-4, gt=0)
+    backbone_multiplier: float = Field(0.01, ge=0)
+    decoder_multiplier: float = Field(10.0, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    seed: int = 0
+    checkpoint_every: int = Field(100, ge=1, description="steps")
+    log_every: int = Field(10, ge=1, description="steps between points of a metric's curve")
+    preview_every: int = Field(100, ge=1, description="steps between overlays of the fixed validation images")
+
+
+class EvaluationConfig(Record):
+    """How a model is scored: a sliding window whose logits are averaged (SemiVL, section 5 of the spec)."""
+
+    short_side: int | None = Field(None, description="resize so before prediction; native size where empty")
+    window: int = Field(512, ge=16)
+    stride: int = Field(426, ge=1)
+    batch: int = Field(4, ge=1, description="windows predicted at once")
+
+
+class ComputeConfig(Record):
+    """Where a training runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = Field(0, ge=0, description="processes that decode and crop")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's own choice where empty")
+
+
+class GateConfig(Record):
+    """When a challenger replaces the champion."""
+
+    margin: float = Field(0.0, ge=0, description="mIoU in points by which the challenger must be better")
+    floor: float = Field(0.0, ge=0, le=100, description="mIoU that the first champion needs")
+
+
+class Config(Record):
+    """One experiment, whole."""
+
+    name: str
+    model: str = Field("", description="name in the model registry; semivl-DATASET where empty")
+    data: DataConfig
+    classes: Classes
+    vlm: VlmConfig
+    method: MethodConfig
+    train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
+    evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]
+    compute: ComputeConfig
+    gate: GateConfig
+
+    @property
+    def registered_model(self) -> str:
+        return self.model or f"semivl-{self.data.dataset}"
+
+    def digest(self, *parts: str) -> str:
+        """Sixteen hex digits of the named parts of the experiment: the same settings, the same digest."""
+        chosen = self.model_dump(mode="json", include=set(parts))
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _optional(model: type[BaseModel]) -> type[BaseModel]:
+    """The model with every field optional, for overrides and for the form on Prefect's page."""
+
+    def loosened(annotation: Any) -> Any:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return _optional(annotation)
+        return annotation
+
+    fields: dict[str, Any] = {
+        name: (Optional[loosened(f.annotation)], Field(None, description=f.description))
+        for name, f in model.model_fields.items()
+        if name != "name" or model is not Config
+    }
+    return create_model(f"{model.__name__}Overrides", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+Overrides = _optional(Config)
+"""Every setting of an experiment, none of them needed."""
+
+
+def experiments() -> list[str]:
+    """Names of the experiments in conf/experiment."""
+    return sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
+
+
+def load(experiment: str, overrides: BaseModel | dict[str, Any] | None = None) -> Config:
+    """The checked experiment.
+
+    Raises:
+        ConfigError: CONF001 unknown experiment or group file, CONF002 a file that is not YAML,
+            CONF003 an unknown field or a value that cannot be used.
+    """
+    if isinstance(overrides, BaseModel):
+        overrides = overrides.model_dump(mode="json", exclude_none=True)
+    chosen = _read("experiment", experiment)
+    merged = {"name": experiment, **{k: v for k, v in chosen.items() if k not in GROUPS}}
+    for group in GROUPS:
+        if group not in chosen:
+            raise ConfigError(
+                "CONF003", f"conf/experiment/{experiment}.yaml has no {group}.", f"Add one of: {_names(group)}."
+            )
+        merged[group] = _group(group, chosen[group])
+    whole = OmegaConf.merge(OmegaConf.create(merged), OmegaConf.create(overrides or {}))
+    return check(Config, OmegaConf.to_container(whole, resolve=True), f"experiment {experiment}")
+
+
+def check(model: type[T], value: Any, where: str) -> T:
+    """`value` as a `model`; CONF003 names each field at fault and the field that was likely meant."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = "; ".join(_fault(model, e["loc"], e["msg"]) for e in error.errors())
+        raise ConfigError("CONF003", f"{where}: {faults}.", "Mend the YAML or the override.") from None
+
+
+def _fault(model: type[BaseModel], location: tuple[int | str, ...], message: str) -> str:
+    known: list[str] = []
+    part: Any = model
+    for step in location[:-1]:
+        field = part.model_fields.get(step) if isinstance(part, type) and issubclass(part, BaseModel) else None
+        part = field.annotation if field else None
+        part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), part)
+    if isinstance(part, type) and issubclass(part, BaseModel):
+        known = list(part.model_fields)
+    name = ".".join(map(str, location))
+    if message != "Extra inputs are not permitted":
+        return f"{name}: {message}"
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"{name} is not a setting" + (f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})")
+
+
+def _group(group: str, chosen: Any) -> DictConfig:
+    if isinstance(chosen, str):
+        return _read(group, chosen)
+    chosen = dict(chosen)
+    base = _read(group, chosen.pop("use")) if "use" in chosen else OmegaConf.create({})
+    merged = OmegaConf.merge(base, OmegaConf.create(chosen))
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _names(group: str) -> str:
+    return ", ".join(sorted(p.stem for p in (CONF / group).glob("*.yaml"))) or "none yet"
+
+
+def _read(group: str, name: str) -> DictConfig:
+    path = CONF / group / f"{name}.yaml"
+    if Path(name).name != name or not path.is_file():
+        raise ConfigError("CONF001", f"there is no conf/{group}/{name}.yaml.", f"Known: {_names(group)}.")
+    try:
+        read = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError("CONF002", f"conf/{group}/{name}.yaml is not YAML: {line}.", "Mend the file.") from None
+    if not isinstance(read, DictConfig):
+        raise ConfigError("CONF002", f"conf/{group}/{name}.yaml holds no settings.", "Write `name: value` lines.")
+    return read

@@ -1,0 +1,1 @@
+"""From source folders to snapshots that can be trusted, and from snapshots to batches."""

@@ -1,0 +1,272 @@
+"""Layouts: how a source folder is arranged, turned into the list of its images. The first step of an ingest.
+
+No picture is opened here. A name that a list gives and the folder lacks stays in the list, so that the checks
+quarantine and count it; only what spoils the whole source is raised.
+
+A new layout is one function in LAYOUTS that returns a Found.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from semivl.config import DataConfig
+from semivl.data.sample import Source
+from semivl.errors import DataError
+from semivl.settings import ROOT
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a source, by path relative to it."""
+
+    images: list[Path]
+    masks: dict[str, Path]
+    """by the image's name without its ending"""
+    folder: Path
+    """where the images lie"""
+    mask_folder: Path
+    labelled_list: str | None
+    evaluation_list: str | None
+    tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+
+
+def source_folder(config: DataConfig) -> Path:
+    """The source as a path; relative ones count from the checkout."""
+    return ROOT / config.source.expanduser()
+
+
+def list_sources(config: DataConfig) -> list[Source]:
+    """Every image of the source with its split and what belongs to it, sorted by path, which is relative.
+
+    Raises:
+        DataError: DATA101 no such folder, DATA102 no images in it, DATA103 a list that is not there,
+            DATA104 a list that cannot be used, DATA105 a line of tags or captions that cannot be used,
+            DATA106 an image in both lists, DATA107 images that a mask's name does not tell apart.
+    """
+    root = source_folder(config)
+    if not root.is_dir():
+        raise DataError("DATA101", f"there is no folder {root}.", "Mend `source` in the experiment's data.")
+    found = LAYOUTS[config.layout](root, config)
+    if not found.images:
+        raise DataError("DATA102", f"there are no images in {root / found.folder}.", _ARRANGED[config.layout])
+    sources = _with_lists(root, found)
+    if found.evaluation_list is None:
+        sources = _held_out(root, sources, config.evaluation_share)
+    return sorted(sources, key=lambda s: s.image.as_posix())
+
+
+def _voc(root: Path, config: DataConfig) -> Found:
+    images, masks = Path("JPEGImages"), Path("SegmentationClass")
+
+    def usual(name: str) -> str | None:
+        path = f"ImageSets/Segmentation/{name}.txt"
+        return path if (root / path).is_file() else None
+
+    return Found(
+        images=list(_files(root, images)),
+        masks=_by_stem(_files(root, masks), masks),
+        folder=images,
+        mask_folder=masks,
+        labelled_list=config.labelled_list or usual("train"),
+        evaluation_list=config.evaluation_list or usual("val"),
+    )
+
+
+def _folder(root: Path, config: DataConfig) -> Found:
+    images, masks = Path("images"), Path("masks")
+    return Found(
+        images=list(_files(root, images)),
+        masks=_by_stem(_files(root, masks), masks),
+        folder=images,
+        mask_folder=masks,
+        labelled_list=config.labelled_list,
+        evaluation_list=config.evaluation_list,
+        tags={name: tuple(v) for name, v in _lines_of(root, "tags", _is_tags)},
+        captions=dict(_lines_of(root, "captions", lambda v: isinstance(v, str))),
+    )
+
+
+LAYOUTS: dict[str, Callable[[Path, DataConfig], Found]] = {"voc": _voc, "folder": _folder}
+_ARRANGED = {
+    "voc": "The layout `voc` has JPEGImages/ and SegmentationClass/.",
+    "folder": "The layout `folder` has images/ and, for some of them, masks/ with a PNG of the same name.",
+}
+
+
+def _files(root: Path, folder: Path) -> Iterator[Path]:
+    """Files below `folder`, relative to `root`; hidden ones (.DS_Store) are nobody's photos."""
+    for place, folders, names in os.walk(root / folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield from (Path(place, n).relative_to(root) for n in sorted(names) if not n.startswith("."))
+
+
+def _by_stem(paths: Iterator[Path], folder: Path) -> dict[str, Path]:
+    return {_stem(p, folder): p for p in paths}
+
+
+def _stem(path: Path, folder: Path) -> str:
+    """The image's name within the folder, without its ending; all of the path where it lies elsewhere."""
+    within = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return within.with_suffix("").as_posix() if within.name else within.as_posix()
+
+
+def _with_lists(root: Path, found: Found) -> list[Source]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in found.images:
+        by_stem.setdefault(_stem(path, found.folder), []).append(path)
+    labelled = _listed(root, found.labelled_list, found, by_stem)
+    evaluated = _listed(root, found.evaluation_list, found, by_stem) or {}
+    _refuse_overlap(found, labelled or {}, evaluated)
+    masks = {
+        path: found.masks[stem] for stem, paths in by_stem.items() for path in paths if stem in found.masks
+    }
+    _refuse_shared(masks)
+    named = {*found.tags, *found.captions}
+    absent = {found.folder / n for n in named} | {*(labelled or {}), *evaluated}
+    orphans = {
+        found.folder / m.relative_to(found.mask_folder): m for s, m in found.masks.items() if s not in by_stem
+    }
+    sources = []
+    for path in sorted({*found.images, *absent, *orphans}):
+        name = (
+            path.relative_to(found.folder).as_posix()
+            if path.is_relative_to(found.folder)
+            else path.as_posix()
+        )
+        mask = evaluated.get(path) or (masks.get(path) if labelled is None else labelled.get(path))
+        sources.append(
+            Source(
+                image=path,
+                split="val" if path in evaluated else "train",
+                mask=mask or orphans.get(path),
+                tags=found.tags.get(name, ()),
+                caption=found.captions.get(name),
+            )
+        )
+    return sources
+
+
+def _listed(
+    root: Path, name: str | None, found: Found, by_stem: dict[str, list[Path]]
+) -> dict[Path, Path] | None:
+    """The images that a list names, each with its mask; None without a list."""
+    if name is None:
+        return None
+    listed: dict[Path, Path] = {}
+    images = set(found.images)
+    for line in _read_list(root, name):
+        image, mask = _pair(line, found.folder, images)
+        whole = image.relative_to(found.folder).as_posix() if image.is_relative_to(found.folder) else ""
+        matches = (
+            [image] if image in images else by_stem.get(whole) or by_stem.get(_stem(image, found.folder))
+        )
+        for match in matches or [image]:
+            stem = _stem(match, found.folder)
+            listed[match] = mask or found.masks.get(stem) or found.mask_folder / f"{stem}.png"
+    if not listed:
+        raise DataError("DATA104", f"{root / name} names no image.", "Write one image name a line.")
+    return listed
+
+
+def _pair(line: str, folder: Path, images: set[Path]) -> tuple[Path, Path | None]:
+    """The image that a list's line names, and the mask where it names that too (`IMAGE MASK`)."""
+
+    def placed(name: str) -> Path:
+        return Path(name) if Path(name).is_relative_to(folder) else folder / name
+
+    first, _, second = line.partition(" ")
+    if second.lower().endswith(".png") and Path(first).suffix and placed(line) not in images:
+        return placed(first), Path(second.strip())
+    return placed(line), None
+
+
+def _read_list(root: Path, name: str) -> list[str]:
+    path = root / name
+    if not path.is_file():
+        known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.txt"))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]}?" if near else f"Lists there: {', '.join(known[:10]) or 'none'}."
+        raise DataError("DATA103", f"there is no list {name} in {root}.", hint)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("DATA104", f"{path} cannot be read ({error}).", "Save it as UTF-8 text.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _refuse_overlap(found: Found, labelled: dict[Path, Path], evaluated: dict[Path, Path]) -> None:
+    both = sorted(p.as_posix() for p in labelled.keys() & evaluated.keys())
+    if both:
+        raise DataError(
+            "DATA106",
+            f"{both[0]} and {len(both) - 1} more are in {found.labelled_list} and {found.evaluation_list}.",
+            "Take them out of one: a model must not be scored on what it learned from.",
+        )
+
+
+def _refuse_shared(masks: dict[Path, Path]) -> None:
+    owner: dict[Path, Path] = {}
+    for image, mask in masks.items():
+        if mask in owner:
+            raise DataError(
+                "DATA107",
+                f"{owner[mask]} and {image} share the mask {mask}.",
+                "Rename one image and its mask.",
+            )
+        owner[mask] = image
+
+
+def _held_out(root: Path, sources: list[Source], share: float) -> list[Source]:
+    """Without an evaluation list: the masked images with the smallest content hash become `val`.
+
+    A threshold on the hash, so that an image's split does not hang on what else is there; at least one of
+    two or more masked images falls on each side.
+    """
+    ranks = {s.image: rank for s in sources if s.mask and (rank := _hash_rank(root / s.image)) is not None}
+    ordered = sorted(ranks, key=lambda p: (ranks[p], p))
+    below = sum(r < share for r in ranks.values())
+    held = set(ordered[: min(max(below, 1), max(len(ordered) - 1, 0))])
+    return [replace(s, split="val") if s.image in held else s for s in sources]
+
+
+def _hash_rank(path: Path) -> float | None:
+    """The content's place in [0, 1); None where it cannot be read, which the checks will tell."""
+    try:
+        with path.open("rb") as file:
+            return int(hashlib.file_digest(file, "sha256").hexdigest()[-13:], 16) / 16**13
+    except OSError:
+        return None
+
+
+def _is_tags(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+    """(image name, value) of each line of tags.jsonl or captions.jsonl."""
+    path, name = root / f"{kind}.jsonl", kind if kind == "tags" else "caption"
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            image, value = entry["image"], entry[name]
+        except (ValueError, KeyError, TypeError):
+            image, value = None, None
+        if not isinstance(image, str) or not fits(value):
+            shape = (
+                '{"image": "NAME.jpg", "tags": ["…"]}'
+                if kind == "tags"
+                else '{"image": "NAME.jpg", "caption": "…"}'
+            )
+            raise DataError("DATA105", f"line {number} of {path} cannot be used.", f"Write {shape}.")
+        yield image, value

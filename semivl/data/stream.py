@@ -1,0 +1,116 @@
+"""From a snapshot to batches: an exact permutation every epoch, resumed by arithmetic.
+
+Step `s` of a training always holds the same crops of the same samples, whatever came before: the position in the
+endless sequence of permutations follows from `s`, and every random draw from (seed, s). Resuming is starting at
+another number. The n-th sample of the sequence belongs to epoch n // size, and each epoch holds each sample once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from semivl.config import TrainConfig
+from semivl.data.augment import crop_image, crop_mask, draw_crop, outside
+from semivl.data.cache import ShardCache, read_sample
+from semivl.data.checks import decode_image, decode_mask
+from semivl.data.sample import Row
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Crops with masks."""
+
+    images: Tensor
+    """(B, 3, S, S) uint8"""
+    masks: Tensor
+    """(B, S, S) int64, 255 = ignore"""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Crops without masks."""
+
+    images: Tensor
+    """(B, 3, S, S) uint8"""
+    ignored: Tensor
+    """(B, S, S) bool: padding"""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a step learns from. The partner holds other crops of the same unlabelled photos, for CutMix (spec 1.3)."""
+
+    labelled: Labelled
+    unlabelled: Unlabelled | None = None
+    partner: Unlabelled | None = None
+
+    def to(self, device: torch.device) -> "Batches":
+        """The same on a device."""
+
+        def moved(part: Labelled | Unlabelled | None):  # noqa: ANN202
+            return part and type(part)(*(t.to(device, non_blocking=True) for t in vars(part).values()))
+
+        return Batches(moved(self.labelled), moved(self.unlabelled), moved(self.partner))  # pyright: ignore
+
+
+@lru_cache(maxsize=4)
+def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: each of 0 .. size-1 once."""
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def positions(step: int, batch: int, size: int, seed: int, rank: int = 0, world: int = 1) -> list[int]:
+    """The samples of one rank's batch at a step; the ranks' batches together are the next of the sequence."""
+    first = (step * world + rank) * batch
+    return [int(permutation(size, seed, n // size)[n % size]) for n in range(first, first + batch)]
+
+
+class Steps(Dataset[Batches]):
+    """The batches of a training by step number."""
+
+    def __init__(
+        self, cache: ShardCache, labelled: Sequence[Row], unlabelled: Sequence[Row], config: TrainConfig
+    ) -> None:
+        self.cache, self.labelled, self.unlabelled, self.config = cache, labelled, unlabelled, config
+
+    def __getitem__(self, step: int) -> Batches:
+        c = self.config
+        chosen = [self.labelled[i] for i in positions(step, c.batch, len(self.labelled), c.seed)]
+        labelled = self._labelled(chosen, np.random.default_rng((c.seed, step, 0)))
+        if not self.unlabelled:
+            return Batches(labelled)
+        chosen = [self.unlabelled[i] for i in positions(step, c.batch, len(self.unlabelled), c.seed)]
+        images = [decode_image(read_sample(self.cache, row)[0]) for row in chosen]
+        views = [self._unlabelled(images, np.random.default_rng((c.seed, step, part))) for part in (1, 2)]
+        return Batches(labelled, *views)
+
+    def _labelled(self, rows: Sequence[Row], random: np.random.Generator) -> Labelled:
+        images, masks = [], []
+        for row in rows:
+            image, mask = read_sample(self.cache, row)
+            assert mask is not None
+            pixels = decode_image(image)
+            crop = draw_crop(*pixels.shape[:2], self.config, random)
+            images.append(crop_image(pixels, crop))
+            masks.append(crop_mask(decode_mask(mask), crop))
+        return Labelled(_stacked(images), torch.from_numpy(np.stack(masks)).long())
+
+    def _unlabelled(self, images: Sequence[np.ndarray], random: np.random.Generator) -> Unlabelled:
+        crops = [draw_crop(*image.shape[:2], self.config, random) for image in images]
+        cut = [crop_image(image, crop) for image, crop in zip(images, crops, strict=True)]
+        return Unlabelled(_stacked(cut), torch.from_numpy(np.stack([outside(crop) for crop in crops])))
+
+
+def batches(steps: Steps, start: int, stop: int, workers: int) -> Iterator[Batches]:
+    """The batches of steps `start` to `stop`, decoded ahead by worker processes."""
+    torch_options = {"prefetch_factor": 4, "multiprocessing_context": "forkserver"} if workers else {}
+    return iter(DataLoader(steps, batch_size=None, sampler=range(start, stop), num_workers=workers, **torch_options))  # pyright: ignore
+
+
+def _stacked(images: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

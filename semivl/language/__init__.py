@@ -1,0 +1,1 @@
+"""Class names, definitions and captions, as text and as embeddings."""

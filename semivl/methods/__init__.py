@@ -1,0 +1,74 @@
+"""The methods: each learns a segmentation model from the kinds of sample that it needs.
+
+A new method is one file here that ends in `METHOD = ...`, one YAML in conf/method/, one test file.
+"""
+
+import importlib
+import pkgutil
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from semivl.config import Classes, MethodConfig, Record, check
+from semivl.data.sample import Supervision
+from semivl.data.stream import Batches
+from semivl.errors import ConfigError
+from semivl.nets.vlm import DenseVLM
+
+Losses = dict[str, Tensor]
+"""Scalars by name; `total` is the one to minimise."""
+
+
+class Method(Protocol):
+    """What the trainer, the evaluation and the registry know of a method."""
+
+    needs: frozenset[Supervision]
+    """kinds of sample that it learns from"""
+
+    def __init__(self, settings: Any) -> None: ...
+
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool) -> nn.Module:
+        """The model; parts that only training needs are under the name `teacher`."""
+        ...
+
+    def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
+        """The losses of one step; `progress` goes from 0 to 1."""
+        ...
+
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
+        ...
+
+
+def names() -> list[str]:
+    """The methods there are."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+
+
+def create(config: MethodConfig) -> Method:
+    """The method with its settings.
+
+    Raises:
+        ConfigError: CONF005 there is no such method, CONF003 a setting that it does not have.
+    """
+    if config.name not in names():
+        raise ConfigError("CONF005", f"there is no method {config.name}.", f"Known: {', '.join(names())}.")
+    method = _module(config.name).METHOD
+    settings: type[Record] = method.Settings
+    return method(check(settings, config.settings, f"method {config.name}"))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def inference_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights without what only training needs."""
+    state = model.state_dict()
+    return {k: v.detach().contiguous() for k, v in state.items() if not k.startswith("teacher.")}
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 images as float in [0, 1]."""
+    return images.to(torch.float32) / 255

@@ -1,0 +1,63 @@
+"""Views of an image for consistency training: strong colour distortion and CutMix (spec 1.3, 1.4)."""
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semivl.methods.parts.losses import PseudoLabels
+
+
+@cache
+def _strong(side: int) -> Any:
+    from kornia import augmentation as K
+
+    kernel = max(3, 2 * math.ceil(2 * side / 512 * 2) + 1)
+    return K.AugmentationSequential(
+        K.ColorJitter(0.5, 0.5, 0.5, 0.25, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((kernel, kernel), (0.1, max(0.2, 2.0 * side / 512)), p=0.5),
+        data_keys=["input"],
+    )
+
+
+def strong_view(images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) in [0, 1], each distorted in colour, greyness and sharpness by its own draw.
+
+    The blur's radius, (0.1, 2) pixels at S = 512, grows with S, so that small crops stay legible.
+    """
+    with torch.no_grad():
+        return _strong(images.shape[-1])(images).clamp(0, 1)
+
+
+def cutmix_boxes(count: int, side: int, device: torch.device) -> Tensor:
+    """(count, side, side) bool: for half of the images a random box, for the others nothing."""
+    boxes = torch.zeros(count, side, side, dtype=torch.bool, device=device)
+    for box in boxes:
+        if torch.rand(()) < 0.5:
+            continue
+        top, left, height, width = _box(side)
+        box[top : top + height, left : left + width] = True
+    return boxes
+
+
+def _box(side: int) -> tuple[int, int, int, int]:
+    area = float(torch.empty(()).uniform_(0.02, 0.4)) * side * side
+    while True:
+        ratio = float(torch.empty(()).uniform_(0.3, 1 / 0.3))
+        width, height = int(math.sqrt(area / ratio)), int(math.sqrt(area * ratio))
+        top, left = (int(torch.randint(side, ())) for _ in range(2))
+        if top + height <= side and left + width <= side:
+            return top, left, height, width
+
+
+def mixed(first: Tensor, second: Tensor, boxes: Tensor) -> Tensor:
+    """`first` with the boxes filled from `second`; (B, C, S, S) or (B, S, S)."""
+    return torch.where(boxes[:, None] if first.dim() == 4 else boxes, second, first)
+
+
+def mixed_labels(first: PseudoLabels, second: PseudoLabels, boxes: Tensor) -> PseudoLabels:
+    """The beliefs about two images, mixed as the images are."""
+    return PseudoLabels(*(mixed(a, b, boxes) for a, b in zip(first, second, strict=True)))

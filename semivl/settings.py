@@ -1,0 +1,52 @@
+"""Where the services are: S3, MLflow, Prefect, and the folder for everything local.
+
+Read, strongest first, from the environment (`SEMIVL_...`), `.env`, and `.semivl/services.env`, which
+`semivl up` writes. Pointing the first two at a company's services is all it takes to leave the embedded ones.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from semivl.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: conf/, flows/ and prefect.yaml lie here."""
+
+
+def home() -> Path:
+    """The one folder that semivl writes to on this machine: SEMIVL_HOME, else `.semivl` in the checkout."""
+    return Path(os.environ.get("SEMIVL_HOME", ROOT / ".semivl")).resolve()
+
+
+class Settings(BaseSettings):
+    """Addresses and credentials of the services in use. Secrets never show in a repr, a log or a parameter."""
+
+    model_config = SettingsConfigDict(env_prefix="SEMIVL_", extra="ignore", frozen=True)
+
+    s3_endpoint: str | None = Field(None, description="S3 address; empty for AWS itself")
+    s3_bucket: str = Field("semivl", description="bucket that holds datasets, scores and decisions")
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    mlflow_uri: str | None = Field(None, description="MLflow tracking server")
+    prefect_api_url: str | None = Field(None, description="Prefect API, ending in /api")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        ConfigError: CONF004, a setting has a value that cannot be used.
+    """
+    try:
+        return Settings(_env_file=(home() / "services.env", ROOT / ".env"))  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        names = ", ".join(f"SEMIVL_{'_'.join(map(str, e['loc'])).upper()} ({e['msg']})" for e in error.errors())
+        raise ConfigError(
+            "CONF004", f"settings cannot be used: {names}.", "Mend them in the environment or .env."
+        ) from None

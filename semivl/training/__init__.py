@@ -1,0 +1,1 @@
+"""From a snapshot to a trained model: the loop, its checkpoints, and the model's form on disk."""

@@ -1,0 +1,86 @@
+"""A finished model on disk: model.safetensors and model.json, all that prediction needs and nothing to unpickle."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from semivl import __version__
+from semivl.config import Classes, Config, EvaluationConfig, MethodConfig, Record
+from semivl.errors import TrainingError
+from semivl.methods import create, inference_state
+from semivl.nets.encoder import Architecture
+from semivl.nets.vlm import blank_vlm
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class Card(Record):
+    """model.json: what it takes to build the model and to read its output."""
+
+    semivl: str
+    experiment: str
+    method: MethodConfig
+    classes: Classes
+    evaluation: EvaluationConfig
+    encoder: Architecture
+
+
+class Predictor:
+    """A trained model, ready to predict."""
+
+    def __init__(self, card: Card, weights: Path, device: torch.device) -> None:
+        self.classes, self.evaluation, self.device = card.classes, card.evaluation, device
+        self._method = create(card.method)
+        vlm = blank_vlm(card.encoder, len(card.classes))
+        self._model = self._method.build(card.classes, vlm, training=False)
+        self._model.load_state_dict(load_file(weights))
+        self._model.eval().to(device)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
+        return self._method.predict(self._model, images.to(self.device))
+
+
+def save_bundle(folder: Path, config: Config, model: nn.Module, encoder: Architecture) -> None:
+    """Writes the model's bundle; the card last, so that a bundle with a card is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(inference_state(model), folder / WEIGHTS)
+    card = Card(
+        semivl=__version__,
+        experiment=config.name,
+        method=config.method,
+        classes=config.classes,
+        evaluation=config.evaluation,
+        encoder=encoder,
+    )
+    partial = folder / f".{CARD}"
+    partial.write_text(json.dumps(card.model_dump(mode="json"), indent=1))
+    partial.rename(folder / CARD)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a finished model lies in the folder."""
+    return (folder / CARD).is_file()
+
+
+def load_bundle(folder: Path, device: str = "cpu") -> Predictor:
+    """The model in a folder that `save_bundle` wrote.
+
+    Raises:
+        TrainingError: TRAIN004, the folder holds no model.
+    """
+    if not is_whole(folder):
+        raise TrainingError("TRAIN004", f"{folder} holds no trained model.", "Give the folder of a bundle.")
+    card = Card.model_validate_json((folder / CARD).read_text())
+    return Predictor(card, folder / WEIGHTS, torch.device(device))
+
+
+def train_key(config: Config, version: str) -> str:
+    """Sixteen hex digits of all that decides the weights: the experiment's learning part and the snapshot."""
+    parts = config.digest("classes", "vlm", "method", "train", "evaluation")
+    return hashlib.sha256(f"{parts} {version}".encode()).hexdigest()[:16]

@@ -1,0 +1,200 @@
+"""The training loop: the same for every method, resumed from the newest whole checkpoint.
+
+Each step is seeded by its number, so a training that was killed and resumed takes the very steps of an unbroken
+one, bit for bit on a CPU.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semivl.config import ComputeConfig, Config, TrainConfig
+from semivl.data.cache import ShardCache, read_sample
+from semivl.data.checks import decode_image
+from semivl.data.sample import Row
+from semivl.data.snapshot import Snapshot
+from semivl.data.store import Store
+from semivl.data.stream import Steps, batches
+from semivl.errors import TrainingError
+from semivl.evaluation.overlay import overlay
+from semivl.evaluation.window import sliding_logits
+from semivl.methods import Method, create
+from semivl.nets.vlm import load_vlm
+from semivl.settings import home
+from semivl.training.bundle import is_whole, save_bundle
+from semivl.training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+
+log = logging.getLogger(__name__)
+PREVIEWS = 4
+
+
+class Observer(Protocol):
+    """Who is told how a training goes."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None: ...
+
+    def previews(self, step: int, images: dict[str, np.ndarray]) -> None: ...
+
+    def checkpoint(self, step: int, path: Path) -> None: ...
+
+
+def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observer: Observer) -> Path:
+    """The folder of the finished model, trained on `snapshot`; goes on from what `folder` holds already.
+
+    Raises:
+        ConfigError: the method or the vision-language model cannot be used.
+        TrainingError: TRAIN001 no labelled images, TRAIN002 no unlabelled ones for a method that needs them,
+            TRAIN003 the loss is no longer a number.
+    """
+    bundle = folder / "model"
+    if is_whole(bundle):
+        return bundle
+    device = chosen_device(config.compute)
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    torch.manual_seed(config.train.seed)
+    method = create(config.method)
+    vlm = load_vlm(config.vlm, config.classes, config.train.crop)
+    model = method.build(config.classes, vlm, training=True).to(device)
+    optimizer = build_optimizer(model, config.train)
+    found = newest_whole(folder)
+    start = load_checkpoint(found, model, optimizer) if found else 0
+    cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
+    steps = Steps(cache, *training_rows(snapshot, method), config.train)
+    log.info("steps %d to %d on %s: %s", start, config.train.steps, device, counts(steps))
+    run = Run(config, method, model, optimizer, device, observer, folder)
+    run.steps(start, batches(steps, start, config.train.steps, config.compute.workers), preview_images(snapshot, cache))
+    save_bundle(bundle, config, model, vlm.encoder.architecture)
+    return bundle
+
+
+class Run:
+    """The moving parts of one training."""
+
+    def __init__(
+        self,
+        config: Config,
+        method: Method,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        observer: Observer,
+        folder: Path,
+    ) -> None:
+        self.config, self.method, self.model, self.optimizer = config, method, model, optimizer
+        self.device, self.observer, self.folder = device, observer, folder
+
+    def steps(self, start: int, incoming: Iterable, previews: dict[str, Tensor]) -> None:
+        """Takes the steps from `start` on, telling the observer on the way."""
+        c = self.config.train
+        since = time.perf_counter()
+        for step, batch in enumerate(incoming, start):
+            losses = take_step(self.method, self.model, self.optimizer, batch.to(self.device), c, step)
+            done = step + 1
+            if done % c.log_every == 0 or done == c.steps:
+                values = {name: float(value) for name, value in losses.items()}
+                if not np.isfinite(values["total"]):
+                    raise TrainingError(
+                        "TRAIN003", f"the loss of step {step} is {values['total']}.", "Lower train.learning_rate."
+                    )
+                seconds, since = (time.perf_counter() - since) / c.log_every, time.perf_counter()
+                values |= {"learning_rate": learning_rate(c, step), "seconds_per_step": seconds}
+                self.observer.metrics(done, {f"train/{name}": value for name, value in values.items()})
+                log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], seconds)
+            if done % c.preview_every == 0 or done == c.steps:
+                self.observer.previews(done, self.overlays(previews))
+            if done % c.checkpoint_every == 0 and done < c.steps:
+                self.observer.checkpoint(done, save_checkpoint(self.folder, done, self.model, self.optimizer))
+
+    @torch.inference_mode()
+    def overlays(self, images: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """The model's present answer on the fixed validation images, drawn over them."""
+        self.model.eval()
+        drawn = {}
+        for name, image in images.items():
+            logits = sliding_logits(self._predict, image, len(self.config.classes), self.config.evaluation)
+            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+            drawn[name] = overlay(pixels, logits.argmax(0).byte().cpu().numpy())
+        self.model.train()
+        return drawn
+
+    def _predict(self, images: Tensor) -> Tensor:
+        return self.method.predict(self.model, images.to(self.device))
+
+
+def take_step(
+    method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch, config: TrainConfig, step: int
+) -> dict[str, Tensor]:
+    """One update; every random draw in it follows from the seed and the step. Returns the losses."""
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    rate = learning_rate(config, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
+    losses = method.training_step(model, batch, step / config.steps)
+    optimizer.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    optimizer.step()
+    return {name: value.detach() for name, value in losses.items()}
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Polynomial decay of power 0.9, set after each update: steps 0 and 1 both run at the initial rate (spec 1.2)."""
+    return config.learning_rate * (1 - max(0, step - 1) / config.steps) ** 0.9
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over two groups, the pretrained encoder and the rest; everything that trains decays (spec 1.2)."""
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    backbone = [p for n, p in trained if n.startswith("encoder.")]
+    rest = [p for n, p in trained if not n.startswith("encoder.")]
+    groups = [
+        {"params": backbone, "multiplier": config.backbone_multiplier},
+        {"params": rest, "multiplier": config.decoder_multiplier},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def training_rows(snapshot: Snapshot, method: Method) -> tuple[list[Row], list[Row]]:
+    """The labelled rows and, for a method that learns from them, the unlabelled ones."""
+    rows = snapshot.rows(split="train")
+    labelled = [r for r in rows if r.supervision == "mask"]
+    unlabelled = [r for r in rows if r.supervision != "mask" and r.supervision in method.needs]
+    dataset = f"{snapshot.manifest.dataset}@{snapshot.manifest.version}"
+    if not labelled:
+        raise TrainingError("TRAIN001", f"{dataset} has no labelled training image.", "Add masks and ingest again.")
+    if not unlabelled and method.needs != {"mask"}:
+        raise TrainingError(
+            "TRAIN002", f"{dataset} has no unlabelled image to learn from.", "Add some, or use method supervised."
+        )
+    return labelled, unlabelled
+
+
+def counts(steps: Steps) -> str:
+    """In words, what a training learns from."""
+    return f"{len(steps.labelled)} labelled and {len(steps.unlabelled)} unlabelled images"
+
+
+def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
+    """The first few validation images by key, (3, H, W) in [0, 1]."""
+    rows = sorted(snapshot.rows(split="val"), key=lambda row: row.key)[:PREVIEWS]
+    decoded = {row.key: decode_image(read_sample(cache, row)[0]) for row in rows}
+    return {key: torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for key, p in decoded.items()}
+
+
+def chosen_device(config: ComputeConfig) -> torch.device:
+    """The device that `compute.device` means here.
+
+    Raises:
+        TrainingError: TRAIN005, cuda was asked for and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("TRAIN005", "compute.device is cuda, but torch sees no GPU.", "Use auto or cpu.")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
