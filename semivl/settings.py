@@ -2,13 +2,15 @@
 
 Read, strongest first, from the environment (`SEMIVL_...`), `.env`, and `.semivl/services.env`, which
 `semivl up` writes. Pointing the first two at a company's services is all it takes to leave the embedded ones.
+SEMIVL_ENV_FILE names another file in place of `.env`.
 """
 
 import os
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from semivl.errors import ConfigError
@@ -35,6 +37,14 @@ class Settings(BaseSettings):
     mlflow_uri: str | None = Field(None, description="MLflow tracking server")
     prefect_api_url: str | None = Field(None, description="Prefect API, ending in /api")
 
+    @field_validator("s3_endpoint", "mlflow_uri", "prefect_api_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
+
+
+S = TypeVar("S", bound=BaseSettings)
+
 
 @cache
 def settings() -> Settings:
@@ -43,10 +53,32 @@ def settings() -> Settings:
     Raises:
         ConfigError: CONF004, a setting has a value that cannot be used.
     """
+    own = users(Settings)
+    merged = read(Settings, home() / "services.env", env_file())
+    if "s3_endpoint" not in own.model_fields_set:
+        return merged
+    # The keys of the embedded S3 must never be sent to somebody else's.
+    return merged.model_copy(update={"s3_access_key": own.s3_access_key, "s3_secret_key": own.s3_secret_key})
+
+
+def env_file() -> Path:
+    """The file with the user's settings."""
+    return Path(os.environ.get("SEMIVL_ENV_FILE", ROOT / ".env"))
+
+
+def users(model: type[S]) -> S:
+    """What the user has set in the environment and `.env`, without what `semivl up` wrote."""
+    return read(model, env_file())
+
+
+def read(model: type[S], *files: Path) -> S:
+    """The settings in the environment and in `files`, the last of them the strongest; CONF004 as `settings`."""
     try:
-        return Settings(_env_file=(home() / "services.env", ROOT / ".env"))  # pyright: ignore[reportCallIssue]
+        return model(_env_file=files)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
-        names = ", ".join(f"SEMIVL_{'_'.join(map(str, e['loc'])).upper()} ({e['msg']})" for e in error.errors())
+        names = ", ".join(
+            f"SEMIVL_{'_'.join(map(str, e['loc'])).upper()} ({e['msg']})" for e in error.errors()
+        )
         raise ConfigError(
             "CONF004", f"settings cannot be used: {names}.", "Mend them in the environment or .env."
         ) from None

@@ -6,9 +6,13 @@ already is recognised by its bytes, neither decoded nor written again.
 """
 
 import hashlib
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from semivl.config import Classes, DataConfig
@@ -21,6 +25,10 @@ from semivl.data.snapshot import Manifest, Snapshot
 from semivl.data.store import Store, open_store
 from semivl.errors import DataError
 from semivl.settings import home
+
+_STALE = 24 * 3600
+_read = lru_cache(maxsize=1)(snapshot.read)
+"""a snapshot never changes: read once by a process that builds many shards"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,7 @@ def build_shard(config: DataConfig, classes: Classes, sources: list[Source]) -> 
     """
     store = open_store()
     builder = _Builder(config, classes, store, _current(store, config.dataset, classes))
-    scratch = home() / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
         path = Path(folder) / "shard.tar"
         sha256, written = write_shard(builder.new_samples(sources), path)
         entry = None
@@ -92,6 +98,7 @@ class _Builder:
     def __init__(self, config: DataConfig, classes: Classes, store: Store, current: Snapshot | None) -> None:
         self.config, self.classes, self.store, self.current = config, classes, store, current
         self.known: list[Row] = []
+        self._whole: dict[str, bool] = {}
         self.quarantined: list[Quarantined] = []
 
     def new_samples(self, sources: list[Source]) -> Iterator[Checked]:
@@ -120,7 +127,7 @@ class _Builder:
     def _known(self, key: str, source: Source, files: Files) -> Row | None:
         """HEAD's row for the source, where HEAD holds the same or more of it; else None."""
         row = self.current.find(key) if self.current else None
-        if row is None:
+        if row is None or not self._shard_is_whole(row.shard):
             return None
         same = replace(row, source=name_of(source.image))
         offered = replace(
@@ -135,6 +142,24 @@ class _Builder:
         if (offered.supervision, offered.tags, offered.caption) != (row.supervision, row.tags, row.caption):
             return None
         return offered if files.mask == _stored_mask(self.store, self.config.dataset, row) else None
+
+    def _shard_is_whole(self, sha256: str) -> bool:
+        """Whether the store still has the shard; one that somebody deleted is written again."""
+        if sha256 not in self._whole and self.current:
+            entry = next(e for e in self.current.manifest.shards if e.sha256 == sha256)
+            self._whole[sha256] = self.store.size(shard_key(self.config.dataset, sha256)) == entry.bytes
+        return self._whole[sha256]
+
+
+def _scratch() -> Path:
+    """The folder for shards in the making, without what a killed ingest left there a day ago or earlier."""
+    scratch = home() / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    for old in scratch.iterdir():
+        with suppress(FileNotFoundError):  # another ingest was faster
+            if time.time() - old.stat().st_mtime > _STALE:
+                shutil.rmtree(old, ignore_errors=True)
+    return scratch
 
 
 def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, str]:
@@ -157,6 +182,6 @@ def _current(store: Store, dataset: str, classes: Classes) -> Snapshot | None:
     version = snapshot.head(store, dataset)
     if version is None:
         return None
-    current = snapshot.read(store, dataset, version)
+    current = _read(store, dataset, version)
     snapshot.require_same_classes(dataset, current.manifest.classes, classes)
     return current

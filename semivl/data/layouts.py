@@ -88,8 +88,8 @@ def _folder(root: Path, config: DataConfig) -> Found:
         mask_folder=masks,
         labelled_list=config.labelled_list,
         evaluation_list=config.evaluation_list,
-        tags={name: tuple(v) for name, v in _lines_of(root, "tags", _is_tags)},
-        captions=dict(_lines_of(root, "captions", lambda v: isinstance(v, str))),
+        tags={name: _all_tags(lists) for name, lists in _lines_of(root, "tags", _is_tags).items()},
+        captions={name: "\n".join(lines) for name, lines in _lines_of(root, "captions", _is_caption).items()},
     )
 
 
@@ -147,7 +147,7 @@ def _with_lists(root: Path, found: Found) -> list[Source]:
                 split="val" if path in evaluated else "train",
                 mask=mask or orphans.get(path),
                 tags=found.tags.get(name, ()),
-                caption=found.captions.get(name),
+                caption=found.captions.get(name) or None,
             )
         )
     return sources
@@ -238,6 +238,8 @@ def _held_out(root: Path, sources: list[Source], share: float) -> list[Source]:
 
 def _hash_rank(path: Path) -> float | None:
     """The content's place in [0, 1); None where it cannot be read, which the checks will tell."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             return int(hashlib.file_digest(file, "sha256").hexdigest()[-13:], 16) / 16**13
@@ -249,11 +251,20 @@ def _is_tags(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
-    """(image name, value) of each line of tags.jsonl or captions.jsonl."""
+def _is_caption(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _all_tags(lists: list[list[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tag for tags in lists for tag in tags))
+
+
+def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> dict[str, list[Any]]:
+    """The values that tags.jsonl or captions.jsonl gives for each image: it may have several lines."""
     path, name = root / f"{kind}.jsonl", kind if kind == "tags" else "caption"
+    values: dict[str, list[Any]] = {}
     if not path.is_file():
-        return
+        return values
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
@@ -269,4 +280,5 @@ def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> Iterator[tu
                 else '{"image": "NAME.jpg", "caption": "…"}'
             )
             raise DataError("DATA105", f"line {number} of {path} cannot be used.", f"Write {shape}.")
-        yield image, value
+        values.setdefault(image, []).append(value)
+    return values

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from semivl.data.sample import SPLITS
 from semivl.data.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -88,11 +89,10 @@ def class_table(snapshot: Snapshot) -> "pd.DataFrame":
     import pandas as pd
 
     names = snapshot.manifest.classes.names
-    seen = {split: [0] * len(names) for split in ("train", "val")}
-    for row in snapshot.rows(supervision="mask"):
-        for place, pixels in enumerate(row.pixels[: len(names)]):
-            seen[row.split][place] += pixels > 0
-    table = pd.DataFrame({"name": names, "train_masks": seen["train"], "val_masks": seen["val"]})
+    table = pd.DataFrame({"name": names})
+    for split in SPLITS:
+        masks = [row.pixels for row in snapshot.rows(split, "mask")]
+        table[f"{split}_masks"] = [sum(any(p[i : i + 1]) for p in masks) for i in range(len(names))]
     missing = table["train_masks"] == 0
     table["only_in_val"] = table["name"].where(missing & (table["val_masks"] > 0))
     table["in_no_mask"] = table["name"].where(missing & (table["val_masks"] == 0))

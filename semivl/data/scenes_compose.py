@@ -72,7 +72,7 @@ class Scene:
 def scene(seed: int, split: str, index: int, size: int, objects: int | None = None) -> Scene:
     """The scene of that number; `objects` of them where given, else 1 to 4 (0 to 4 for split `captioned`)."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    close_up = split == "captioned" and rng.random() < 0.5
+    close_up = split == "captioned" and rng.random() < 0.65
     if objects is None:
         objects = 1 if close_up else int(rng.choice([1, 2, 3, 4], p=[0.2, 0.35, 0.3, 0.15]))
         if split == "captioned" and not close_up and rng.random() < 0.12:
@@ -102,7 +102,7 @@ def scene(seed: int, split: str, index: int, size: int, objects: int | None = No
     ]
     visible = visible or [name for name, *_ in seen][-1:]
     text = (
-        caption(rng, visible, kind, horizon > 0, MENTIONED) if visible else landscape(rng, kind, horizon > 0)
+        caption(rng, visible, kind, horizon > 0, MENTIONED, 0.3 if close_up else 0.8) if visible else landscape(rng, kind, horizon > 0)
     )
     return Scene(render.photograph(rng, picture, lamp), mask, text, tuple(visible))
 

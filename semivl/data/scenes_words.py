@@ -49,22 +49,23 @@ _ADJECTIVES = ("nice", "old", "small", "big", "lovely", "lonely", "funny", "plai
 _COUNTS = ("zero", "a", "two", "three", "four")
 
 
-def caption(rng: Generator, objects: list[str], ground: str, sky: bool, mentioned: float) -> str:
+def caption(rng: Generator, objects: list[str], ground: str, sky: bool, mentioned: float, placed: float) -> str:
     """One line that people could have written under the photo.
 
     Args:
         objects: class names of the objects that can be seen, one for each object, largest first.
         ground: a key of BACKGROUND_WORDS.
         mentioned: share of the objects that are named; at least one of them always is.
+        placed: share of the captions that name the ground.
     """
     named = [name for name in objects if rng.random() < mentioned] or objects[:1]
     kinds = list(dict.fromkeys(named))
     rng.shuffle(kinds)
     phrases = [_phrase(rng, kind, named.count(kind)) for kind in kinds]
     text = _pick(rng, _OPENINGS).format(" and ".join(phrases))
-    if rng.random() < 0.8:
+    if rng.random() < placed:
         text += f" on the {_pick(rng, BACKGROUND_WORDS[ground])}"
-    if sky and rng.random() < 0.5:
+    if sky and rng.random() < 0.6 * placed:
         text += f" under the {_pick(rng, SKY_WORDS)}"
     if rng.random() < 0.5:
         text += f" , {_pick(rng, _CHATTER)}"

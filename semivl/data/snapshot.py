@@ -27,7 +27,8 @@ from semivl.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ATTEMPTS = 20
+_ATTEMPTS = 50
+"""one writer wins every round, so this many may commit at once"""
 
 
 class Manifest(Record):

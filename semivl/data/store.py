@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from semivl.errors import StoreError
 from semivl.settings import Settings, settings
@@ -170,7 +171,7 @@ class Store:
     def _refusal(self, key: str, code: str, error: Exception) -> StoreError:
         if code in _REFUSED:
             return self._no_credentials(code)
-        if code == "NoSuchBucket":
+        if code == "NoSuchBucket" or (not key and code in _ABSENT):
             return StoreError(
                 "STORE004", f"there is no bucket {self.bucket} at {self._endpoint}.", "Mend SEMIVL_S3_BUCKET."
             )
@@ -229,5 +230,11 @@ def _client(chosen: Settings) -> Any:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             s3={"addressing_style": "path"} if chosen.s3_endpoint else None,
+            proxies={} if _on_this_machine(chosen.s3_endpoint) else None,  # else the environment's proxy
         ),
     )
+
+
+def _on_this_machine(endpoint: str | None) -> bool:
+    host = urlsplit(endpoint or "").hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

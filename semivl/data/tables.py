@@ -66,6 +66,10 @@ def from_parquet(body: bytes) -> "pa.Table":
     Raises:
         OSError: the bytes are damaged.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(body), page_checksum_verification=True)
+    try:
+        return pq.read_table(io.BytesIO(body), page_checksum_verification=True)
+    except pa.ArrowException as error:
+        raise OSError(f"damaged Parquet: {error}") from None

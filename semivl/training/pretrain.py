@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from semivl.config import Record
 from semivl.errors import TrainingError
+from semivl.nets.encoder import resized_positions
 from semivl.nets.open_clip_loading import CONFIG_FILE, WEIGHTS_FILE, read_config
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -41,6 +42,7 @@ class PretrainSettings(Record):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     patch_dropout: float = Field(0.5, ge=0, lt=1, description="share of the patches left out in training")
     crop: float = Field(0.6, gt=0, le=1, description="smallest share of the image's area that a crop keeps")
+    coarse: float = Field(0.6, ge=0, lt=1, description="share of the steps, the first, at half the image's side")
     value_weight: float = Field(0.0, ge=0, description="weight of the same loss on the last block's value path")
     seed: int = 0
 
@@ -95,11 +97,13 @@ def pretrain(folder: Path, config: Path, output: Path, settings: PretrainSetting
     torch.manual_seed(settings.seed)
     model = open_clip.CLIP(**described["model_cfg"]).train()
     tokenizer = open_clip.SimpleTokenizer(context_length=described["model_cfg"]["text_cfg"].get("context_length", 77))
-    model.visual.patch_dropout = PatchDropout(settings.patch_dropout) if settings.patch_dropout else nn.Identity()
+    model.visual.patch_dropout = nn.Identity()
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     preprocess |= described.get("preprocess_cfg", {})
     optimizer = _optimizer(model, settings)
     for step, (images, captions) in enumerate(_batches(pairs, model.visual.image_size[0], settings), 1):
+        if step > settings.coarse * settings.steps:
+            model.visual.patch_dropout = PatchDropout(settings.patch_dropout)
         normalised = (images - _channel(preprocess["mean"])) / _channel(preprocess["std"])
         rate = _set_rate(optimizer, settings, step)
         loss, right = _step(model, normalised, tokenizer(captions), settings)
@@ -128,11 +132,11 @@ def _step(model: open_clip.CLIP, images: Tensor, tokens: Tensor, settings: Pretr
     """Accumulates the gradient of one batch; gives the loss and the share of images matched to their caption."""
     text = F.normalize(model.encode_text(tokens), dim=-1)
     scale = model.logit_scale.exp()
+    features, value = value_path(model.visual, images)
     if settings.value_weight:
-        features, value = value_path(model.visual, images)
         extra = settings.value_weight * info_nce(scale * F.normalize(value, dim=-1) @ text.T)
     else:
-        features, extra = model.visual(images), 0.0
+        extra = 0.0
     logits = scale * F.normalize(features, dim=-1) @ text.T
     loss = info_nce(logits)
     (loss + extra).backward()
@@ -141,7 +145,10 @@ def _step(model: open_clip.CLIP, images: Tensor, tokens: Tensor, settings: Pretr
 
 
 def value_path(visual, images: Tensor) -> tuple[Tensor, Tensor]:
-    x = visual._embeds(images)
+    x = visual.conv1(images)
+    h, w = x.shape[-2:]
+    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x.flatten(2).transpose(1, 2)], 1)
+    x = visual.ln_pre(visual.patch_dropout(x + resized_positions(visual.positional_embedding, visual.grid_size, (h, w))))
     for block in visual.transformer.resblocks[:-1]:
         x = block(x)
     last = visual.transformer.resblocks[-1]
@@ -179,11 +186,12 @@ def _batches(pairs: list[Pair], size: int, settings: PretrainSettings) -> Iterat
     """`steps` batches of ((B, 3, size, size) float32 in [0, 1], captions), every pair once an epoch."""
     rng = np.random.default_rng(settings.seed)
     order = np.empty(0, int)
-    for _ in range(settings.steps):
+    for step in range(1, settings.steps + 1):
+        side = size // 2 if step <= settings.coarse * settings.steps else size
         if len(order) < settings.batch:
             order = np.concatenate([order, rng.permutation(len(pairs))])
         chosen, order = [pairs[i] for i in order[: settings.batch]], order[settings.batch :]
-        images = np.stack([_view(rng, pair.image, size, settings.crop) for pair in chosen])
+        images = np.stack([_view(rng, pair.image, side, settings.crop) for pair in chosen])
         yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, [pair.caption for pair in chosen]
 
 

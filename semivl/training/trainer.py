@@ -1,7 +1,6 @@
 """The training loop: the same for every method, resumed from the newest whole checkpoint.
 
-Each step is seeded by its number, so a training that was killed and resumed takes the very steps of an unbroken
-one, bit for bit on a CPU.
+A training that was killed and resumed takes the very steps of an unbroken one, bit for bit on a CPU.
 """
 
 import logging
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semivl.config import ComputeConfig, Config, TrainConfig
+from semivl.config import ComputeConfig, Config
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.checks import decode_image
 from semivl.data.sample import Row
@@ -29,6 +28,7 @@ from semivl.nets.vlm import load_vlm
 from semivl.settings import home
 from semivl.training.bundle import is_whole, save_bundle
 from semivl.training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+from semivl.training.step import build_optimizer, learning_rate, take_step
 
 log = logging.getLogger(__name__)
 PREVIEWS = 4
@@ -126,38 +126,6 @@ class Run:
 
     def _predict(self, images: Tensor) -> Tensor:
         return self.method.predict(self.model, images.to(self.device))
-
-
-def take_step(
-    method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch, config: TrainConfig, step: int
-) -> dict[str, Tensor]:
-    """One update; every random draw in it follows from the seed and the step. Returns the losses."""
-    torch.manual_seed(config.seed * 1_000_003 + step)
-    rate = learning_rate(config, step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["multiplier"]
-    losses = method.training_step(model, batch, step / config.steps)
-    optimizer.zero_grad(set_to_none=True)
-    losses["total"].backward()
-    optimizer.step()
-    return {name: value.detach() for name, value in losses.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Polynomial decay of power 0.9, set after each update: steps 0 and 1 both run at the initial rate (spec 1.2)."""
-    return config.learning_rate * (1 - max(0, step - 1) / config.steps) ** 0.9
-
-
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over two groups, the pretrained encoder and the rest; everything that trains decays (spec 1.2)."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    backbone = [p for n, p in trained if n.startswith("encoder.")]
-    rest = [p for n, p in trained if not n.startswith("encoder.")]
-    groups = [
-        {"params": backbone, "multiplier": config.backbone_multiplier},
-        {"params": rest, "multiplier": config.decoder_multiplier},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def training_rows(snapshot: Snapshot, method: Method) -> tuple[list[Row], list[Row]]:

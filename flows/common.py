@@ -1,0 +1,87 @@
+"""What all flows share: how a user's fault ends a run, which faults are tried again, where log lines go."""
+
+import functools
+import logging
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from prefect import Flow, Task, flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed, State
+
+from semivl.errors import SemivlError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel as Overrides
+else:
+    from semivl.config import Overrides as Overrides  # made at run time, so a type checker cannot know it
+
+P = ParamSpec("P")
+R = TypeVar("R")
+PASSING_CODES = {"STORE001", "REG001"}
+"""S3 or MLflow does not answer: the one kind of fault that goes by itself"""
+RETRY_SECONDS = [2.0, 10.0, 30.0]
+
+
+def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
+    """A flow whose run, where a SemivlError ends it, fails with the error's own words, the code first."""
+
+    def decorate(body: Callable[P, R]) -> Flow[P, R]:
+        @functools.wraps(body)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            bridge_logs()
+            try:
+                return body(*args, **kwargs)
+            except SemivlError as error:
+                get_run_logger().error(str(error))
+                return cast(R, Failed(message=str(error), data=error))
+
+        return flow(name=name, description=description)(guarded)
+
+    return decorate
+
+
+def semivl_task(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task that is tried again after a fault that can pass, and only then. Nothing of it is cached."""
+
+    def decorate(body: Callable[P, R]) -> Task[P, R]:
+        return task(
+            name=name,
+            task_run_name=run_name,
+            retries=len(RETRY_SECONDS),
+            retry_delay_seconds=RETRY_SECONDS,
+            retry_condition_fn=may_pass,
+            cache_policy=NO_CACHE,
+        )(body)
+
+    return decorate
+
+
+def may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether the fault that ended a task is worth another try: a service that does not answer just now."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, SemivlError):
+        return error.code in PASSING_CODES
+    return any(isinstance(cause, ConnectionError | TimeoutError) for cause in causes(error))
+
+
+def causes(error: Any) -> Iterator[BaseException]:
+    """The error and what led to it; MLflow's client hides a refused connection three errors deep."""
+    while isinstance(error, BaseException):
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def artifact_key(kind: str, name: str) -> str:
+    """A key that Prefect takes: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{name}".lower()).strip("-")
+
+
+def bridge_logs() -> None:
+    """Sends what semivl's rooms log to the run's page too."""
+    rooms, ours = logging.getLogger("semivl"), logging.getLogger("prefect.extra")
+    rooms.setLevel(logging.INFO)
+    for handler in ours.handlers:
+        if handler not in rooms.handlers:
+            rooms.addHandler(handler)

@@ -1,0 +1,58 @@
+"""semivl-pipeline: one turn of the loop, each stage a run of its own beneath this one."""
+
+from prefect.artifacts import create_table_artifact
+
+from flows.common import Overrides, artifact_key, semivl_flow
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.promote import promote
+from flows.train import train
+from flows.validate import validate
+from semivl.config import Config, load
+from semivl.data.snapshot import read
+from semivl.data.store import open_store
+from semivl.evaluation.scores import Scores
+from semivl.registry.package import model_version
+from semivl.registry.promotion import Decision
+from semivl.registry.tracking import report_address, version_address
+
+
+@semivl_flow(
+    "semivl-pipeline",
+    "ingest -> validate -> train -> evaluate -> promote. What is done already is found done.",
+)
+def pipeline(experiment: str = "demo", overrides: Overrides | None = None) -> Decision:
+    """The gate's decision about the model that the experiment gives on what its source holds now.
+
+    Args:
+        experiment: name of a file in conf/experiment
+        overrides: settings that differ from the experiment's
+    """
+    snapshot = ingest(experiment, overrides)
+    validate(experiment, overrides, snapshot=snapshot)
+    version = train(experiment, overrides, snapshot=snapshot)
+    scores = evaluate(experiment, overrides, version=version, snapshot=snapshot)
+    decision = promote(experiment, overrides, version=version, snapshot=snapshot)
+    summarise(load(experiment, overrides), scores, decision)
+    return decision
+
+
+def summarise(config: Config, scores: Scores, decision: Decision) -> None:
+    """The run's artifact that `semivl run` prints: one row with the outcome and where to look."""
+    version = model_version(decision.model, decision.challenger)
+    counts = read(open_store(), scores.dataset, scores.snapshot).manifest.counts
+    row = {
+        "experiment": config.name,
+        "method": config.method.name,
+        "labelled masks": counts.get("train/mask", 0),
+        "mIoU": round(scores.miou, 2),
+        "gate": "promoted" if decision.promoted else "kept out",
+        "reason": decision.reason,
+        "model": f"{decision.model} version {decision.challenger}",
+        "snapshot": f"{scores.dataset}@{scores.snapshot}",
+        "model page": version_address(decision.model, decision.challenger),
+        "report": report_address(version.run_id) if version.run_id else "",
+    }
+    create_table_artifact(
+        [row], key=artifact_key("outcome", config.name), description=f"Outcome of {config.name}"
+    )

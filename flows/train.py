@@ -1,0 +1,86 @@
+"""semivl-train: a validated snapshot becomes a registered model version, the challenger."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.runtime import flow_run
+
+from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from semivl.config import Config, load
+from semivl.data.quality import require_valid
+from semivl.data.snapshot import read
+from semivl.data.store import open_store
+from semivl.registry.package import register
+from semivl.registry.runs import finished_run, open_run
+from semivl.registry.tracking import run_address, version_address
+from semivl.settings import home
+from semivl.training.bundle import train_key
+from semivl.training.trainer import train as fit
+
+
+@semivl_flow(
+    "semivl-train",
+    "Validated snapshot -> model version with the alias challenger. Goes on where a killed run stopped.",
+)
+def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot: str | None = None) -> int:
+    """The number of the model version; that of the finished run where this training was done before.
+
+    Args:
+        experiment: name of a file in conf/experiment
+        overrides: settings that differ from the experiment's
+        snapshot: version to learn from; the current one where empty
+    """
+    config = load(experiment, overrides)
+    run_id, version = train_once(config, snapshot, {"prefect_run": flow_run.get_flow_run_ui_url() or ""})
+    model = config.registered_model
+    create_link_artifact(
+        version_address(model, version),
+        link_text=f"{model} version {version}",
+        key=artifact_key("model", experiment),
+    )
+    create_markdown_artifact(
+        f"[Curves, pictures and parameters of the run]({run_address(run_id)})",
+        key=artifact_key("mlflow-run", experiment),
+    )
+    return version
+
+
+@semivl_task("train")
+def train_once(config: Config, version: str | None, links: dict[str, str]) -> tuple[str, int]:
+    """Run id and model version of this training, which is done once however often it is asked for."""
+    log, store = get_run_logger(), open_store()
+    snapshot = read(store, config.data.dataset, version)
+    validation = require_valid(store, snapshot)
+    key = train_key(config, snapshot.manifest.version)
+    folder = home() / "runs" / key
+    with alone(folder):
+        done = finished_run(key)
+        if done:
+            number = register(done, folder / "model", config, snapshot.manifest)
+            log.info("training %s is already done: %s version %d", key, config.registered_model, number)
+            return done, number
+        links = {name: link for name, link in links.items() if link}
+        links["data_docs"] = store.address(validation.docs)
+        with open_run(config, snapshot.manifest, links) as run:
+            log.info("training %s, %s", key, run_address(run.run_id))
+            bundle = fit(config, snapshot, store, folder, run)
+            number = register(run.run_id, bundle, config, snapshot.manifest)
+    log.info("training %s is done: %s version %d", key, config.registered_model, number)
+    return run.run_id, number
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps a second training of the same key on this machine waiting; the lock dies with its holder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            get_run_logger().info("the same training runs on this machine already; waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

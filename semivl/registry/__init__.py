@@ -1,0 +1,1 @@
+"""MLflow's side of the loop: runs, the packaged model, kept scores, promotion."""

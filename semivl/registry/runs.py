@@ -1,0 +1,212 @@
+"""One MLflow run a training, however often the training is killed and goes on.
+
+The run is found by its train key. It holds the parameters, curves, system metrics, the snapshot as MLflow's
+dataset input, overlays of fixed validation images, and the experiment as YAML.
+"""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from semivl import __version__
+from semivl.config import Config
+from semivl.data.snapshot import Manifest
+from semivl.errors import RegistryError
+from semivl.registry.metrics import MetricBuffer
+from semivl.registry.tracking import client, experiment_id
+from semivl.settings import home, settings
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_log = logging.getLogger(__name__)
+TRAIN_KEY = "semivl.train_key"
+_SYSTEM_SECONDS = 5
+_PARAM_LENGTH = 6000
+"""characters that MLflow takes in a parameter"""
+
+
+class RunLogger:
+    """The open run of a training. An observer of the trainer; as a context it ends the run with its fate."""
+
+    def __init__(self, run_id: str, key: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self.run_id, self.train_key = run_id, key
+        self._client = client()
+        self._buffer = MetricBuffer(self._client, run_id, home() / "runs" / key / f"metrics-{run_id}.jsonl")
+        self._shown = _shown(run_id)
+        self._monitor: Any = SystemMetricsMonitor(
+            run_id, sampling_interval=_SYSTEM_SECONDS, resume_logging=True, tracking_uri=settings().mlflow_uri
+        )
+        self._monitor.start()
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Points of the run's curves; a step that the run already has is passed over."""
+        self._buffer.add(step, values)
+
+    def previews(self, step: int, images: dict[str, np.ndarray]) -> None:
+        """Overlays (H, W, 3) uint8 by name, each once a step. One that MLflow refuses is dropped with a warning."""
+        for name, image in images.items():
+            key = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII)
+            if (key, step) in self._shown:
+                continue
+            try:
+                self._client.log_image(self.run_id, image, key=key, step=step, synchronous=True)
+                self._shown.add((key, step))
+            except Exception as error:  # a picture is not worth a training
+                _log.warning("MLflow took no preview of %s at step %d: %s", name, step, error)
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """Sends the metrics that wait, so that the curves are at least as long as the checkpoint."""
+        self._buffer.flush()
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Ends the run as FINISHED, FAILED or KILLED.
+
+        Raises:
+            RegistryError: REG001 MLflow is away; the metrics wait on disk for the next `open_run`.
+        """
+        self._monitor.finish()
+        if not self._buffer.flush():
+            raise RegistryError(
+                "REG001",
+                "MLflow does not take the run's last metrics.",
+                "Start it, then run the training again.",
+            )
+        self._client.set_terminated(self.run_id, status)
+
+    def __enter__(self) -> "RunLogger":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return self.close()
+        try:
+            self.close("FAILED" if issubclass(kind, Exception) else "KILLED")
+        except Exception as error:  # the fault on its way up says more
+            _log.warning("the run could not be ended: %s", error)
+
+
+def open_run(config: Config, manifest: Manifest, links: dict[str, str]) -> RunLogger:
+    """The run of this training: a new one, or the one that an earlier attempt began.
+
+    Args:
+        links: addresses by name, such as the Prefect run's and the Data Docs'; kept as tags and in the description.
+
+    Raises:
+        RegistryError: REG001 MLflow cannot be reached.
+    """
+    from semivl.training.bundle import train_key
+
+    key = train_key(config, manifest.version)
+    run = _find(key) or _create(config, manifest, key)
+    mlflow = client()
+    if run.info.status != "RUNNING":
+        mlflow.update_run(run.info.run_id, status="RUNNING")
+    _describe(run, config, manifest, links)
+    return RunLogger(run.info.run_id, key)
+
+
+def finished_run(train_key: str) -> str | None:
+    """The id of the run that finished this training; None while there is none."""
+    run = _find(train_key)
+    return run.info.run_id if run and run.info.status == "FINISHED" else None
+
+
+def _find(key: str) -> "Run | None":
+    found = client().search_runs(
+        [experiment_id()],
+        f"tags.`{TRAIN_KEY}` = '{key}'",
+        max_results=10,
+        order_by=["attributes.start_time ASC"],
+    )
+    return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
+def _create(config: Config, manifest: Manifest, key: str) -> "Run":
+    """A new run; of two that were begun at once the elder stays."""
+    mlflow = client()
+    tags = {
+        TRAIN_KEY: key,
+        "semivl.experiment": config.name,
+        "semivl.method": config.method.name,
+        "semivl.dataset": manifest.dataset,
+        "semivl.snapshot": manifest.version,
+        "semivl.version": __version__,
+    }
+    made = mlflow.create_run(
+        experiment_id(), tags=tags, run_name=f"{config.name}-{config.method.name}-{key[:6]}"
+    )
+    elder = _find(key)
+    if elder is None or elder.info.run_id == made.info.run_id:
+        return made
+    mlflow.delete_run(made.info.run_id)
+    return elder
+
+
+def _describe(run: "Run", config: Config, manifest: Manifest, links: dict[str, str]) -> None:
+    """Everything about the run that is known before its first step; writing it again changes nothing."""
+    from mlflow.entities import Param, RunTag
+
+    mlflow, run_id = client(), run.info.run_id
+    missing = {k: v for k, v in parameters(config).items() if k not in run.data.params}
+    params = [Param(k, v) for k, v in missing.items()]
+    tags = [RunTag(f"semivl.link.{name}", address) for name, address in links.items()]
+    tags.append(RunTag("mlflow.note.content", _note(config, manifest, links)))
+    for first in range(0, max(len(params), 1), 100):
+        mlflow.log_batch(run_id, params=params[first : first + 100], tags=tags)
+    mlflow.log_inputs(run_id, datasets=[_dataset_input(manifest)])
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    mlflow.log_text(run_id, text, "config.yaml")
+
+
+def _dataset_input(manifest: Manifest) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    bucket = settings().s3_bucket
+    address = f"s3://{bucket}/datasets/{manifest.dataset}/snapshots/{manifest.version}/manifest.json"
+    profile = {"version": manifest.version, "samples": manifest.samples, "classes": len(manifest.classes)}
+    dataset = Dataset(
+        name=manifest.dataset,
+        digest=manifest.version[:36],  # MLflow takes no longer one
+        source_type="s3",
+        source=json.dumps({"uri": address}),
+        profile=json.dumps(profile | manifest.counts),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def _note(config: Config, manifest: Manifest, links: dict[str, str]) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(manifest.counts.items()) if "/" in name)
+    lines = [f"`{config.method.name}` on **{manifest.dataset}** snapshot `{manifest.version}` ({counts})", ""]
+    return "\n".join(lines + [f"- [{name.replace('_', ' ')}]({address})" for name, address in links.items()])
+
+
+def parameters(config: Config) -> dict[str, str]:
+    """The experiment as flat parameters; the class map by its names, since config.yaml holds it whole."""
+    values = config.model_dump(mode="json", exclude={"classes"})
+    flat = _flat(values) | {"classes": ", ".join(config.classes.names), "prompt": config.classes.prompt}
+    return {name: value[:_PARAM_LENGTH] for name, value in flat.items()}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = "" if value is None else str(value)
+    return flat
+
+
+def _shown(run_id: str) -> set[tuple[str, int]]:
+    """The previews that the run has, from the names that MLflow gives their files."""
+    named = re.compile(r"images/(.+)[+%]step[+%](\d+)[+%]timestamp")
+    found = (named.match(file.path) for file in client().list_artifacts(run_id, "images"))
+    return {(match[1], int(match[2])) for match in found if match}

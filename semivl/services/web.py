@@ -1,0 +1,44 @@
+"""Short HTTP calls to the services, without a proxy, a client library or a long wait."""
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def answers(address: str, seconds: float = 2) -> bool:
+    """Whether the address answers a GET with a status below 400."""
+    try:
+        return _ask("GET", address, None, seconds)[0] < 400
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def call(method: str, address: str, body: Any = None, seconds: float = 20) -> Any:
+    """The JSON that the address answers; None where there is nothing of that name (404).
+
+    Raises:
+        OSError: not reachable, or the answer is an error.
+    """
+    try:
+        status, answer = _ask(method, address, body, seconds)
+    except http.client.HTTPException as error:
+        raise OSError(f"{method} {address}: {error!r}") from error
+    if status == 404:
+        return None
+    if status >= 400:
+        raise OSError(f"{method} {address}: {status} {answer[:300].decode(errors='replace')}")
+    return json.loads(answer) if answer else None
+
+
+def _ask(method: str, address: str, body: Any, seconds: float) -> tuple[int, bytes]:
+    parts = urlsplit(address)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, parts.path or "/", content, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()

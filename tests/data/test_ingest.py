@@ -1,0 +1,213 @@
+"""An ingest keeps the good files, tells of the others, and ends in the same state however it got there."""
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from semivl.data import snapshot
+from semivl.data.cache import ShardCache, read_sample
+from semivl.data.checks import decode_image, decode_mask
+from semivl.data.ingest import build_shard, commit, ingest, plan
+from semivl.data.shards import shard_key
+from semivl.data.tables import from_parquet
+from semivl.errors import DataError
+
+
+def sources_of(store, dataset) -> dict[str, tuple[str, str]]:
+    return {r.source: (r.split, r.supervision) for r in snapshot.read(store, dataset).rows()}
+
+
+def quarantine(store, manifest) -> dict[str, str]:
+    key = f"datasets/{manifest.dataset}/snapshots/{manifest.version}/quarantine.parquet"
+    return {q["source"]: q["code"] for q in from_parquet(store.get(key)).to_pylist()}
+
+
+def test_every_image_becomes_a_sample(config, classes, store):
+    manifest = ingest(config, classes)
+    assert manifest.counts == {"train": 10, "train/mask": 4, "train/none": 6, "val": 3, "val/mask": 3}
+    assert (manifest.quarantined, sorted(e.samples for e in manifest.shards)) == (0, [3, 5, 5])
+    assert sources_of(store, config.dataset)["images/v001.jpg"] == ("val", "mask")
+
+
+def test_broken_files_are_left_out_and_told_and_the_rest_goes_on(config, classes, store, make):
+    images, masks = config.source / "images", config.source / "masks"
+    whole = (images / "u000.jpg").read_bytes()
+    (images / "u000.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "u001.jpg").write_bytes(b"PK\x03\x04 not a photo")
+    (images / "u002.jpg").write_bytes(b"")
+    make.mask(masks / "m000.png", np.full((32, 48), 9, np.uint8))
+    make.mask(masks / "m001.png", size=(47, 32))
+    (config.source / "val.txt").open("a").write("gone\n")
+    make.photo(images / "z-again.jpg", 500 + 3)  # the bytes of u003
+    manifest = ingest(config, classes)
+    assert manifest.counts == {"train": 5, "train/mask": 2, "train/none": 3, "val": 3, "val/mask": 3}
+    assert quarantine(store, manifest) == {
+        "images/gone": "DATA001",
+        "images/u000.jpg": "DATA003",
+        "images/u001.jpg": "DATA002",
+        "images/u002.jpg": "DATA009",
+        "images/z-again.jpg": "DATA011",
+        "masks/m000.png": "DATA004",
+        "masks/m001.png": "DATA005",
+    }
+    assert manifest.quarantined == 7
+
+
+def test_ingest_again_ends_in_the_same_state_and_writes_nothing(config, classes, store):
+    first = ingest(config, classes)
+    before = sorted(store.list(f"datasets/{config.dataset}/"))
+    results = [build_shard(config, classes, group) for group in plan(config)]
+    assert [r.entry for r in results] == [None] * 3
+    assert commit(config, classes, results) == first
+    assert sorted(store.list(f"datasets/{config.dataset}/")) == before
+
+
+def test_growing_writes_new_samples_only(config, classes, store, make):
+    first = ingest(config, classes)
+    make.photo(config.source / "images/a-new.jpg", 77)  # first by name: it moves every group
+    second = ingest(config, classes)
+    assert second.parent == first.version
+    added = [e for e in second.shards if e not in first.shards]
+    assert ([e.samples for e in added], set(first.shards) < set(second.shards)) == ([1], True)
+    assert sources_of(store, config.dataset)["images/a-new.jpg"] == ("train", "none")
+
+
+def test_new_mask_of_a_known_image_is_taken_in(config, classes, store, make):
+    ingest(config, classes)
+    make.mask(config.source / "masks/u004.png")
+    ingest(config, classes)
+    assert sources_of(store, config.dataset)["images/u004.jpg"] == ("train", "mask")
+
+
+def test_mended_mask_replaces_the_old_one(config, classes, store, make, tmp_path):
+    ingest(config, classes)
+    ids = decode_mask((config.source / "masks/m002.png").read_bytes()).copy()
+    ids[5:9, 5:9] = 2
+    make.mask(config.source / "masks/m002.png", ids)
+    ingest(config, classes)
+    (row,) = [r for r in snapshot.read(store, config.dataset).rows() if r.source == "images/m002.jpg"]
+    _, mask = read_sample(ShardCache(store, config.dataset, tmp_path / "cache"), row)
+    assert mask is not None
+    assert (decode_mask(mask) == ids).all()
+
+
+def test_unlabelled_copies_of_known_images_take_nothing_away(config, classes, store, tmp_path):
+    manifest = ingest(config, classes)
+    copies = tmp_path / "more"
+    (copies / "images").mkdir(parents=True)
+    for name in ("v000", "m000"):
+        body = (config.source / f"images/{name}.jpg").read_bytes()
+        (copies / f"images/copy-{name}.jpg").write_bytes(body)
+    assert ingest(config.model_copy(update={"source": copies, "evaluation_list": None}), classes) == manifest
+
+
+@pytest.mark.parametrize("order", [("m000", "v000"), ("v000", "m000"), ("u000", "v000"), ("u000", "m000")])
+@pytest.mark.parametrize("shard_samples", [100, 2])
+def test_same_bytes_twice_are_one_sample_the_better_known(config, classes, store, order, shard_samples):
+    images = config.source / "images"
+    weaker, stronger = sorted(order, key=lambda name: "umv".index(name[0]))
+    (images / f"{weaker}.jpg").write_bytes((images / f"{stronger}.jpg").read_bytes())
+    manifest = ingest(config.model_copy(update={"shard_samples": shard_samples}), classes)
+    found = sources_of(store, config.dataset)
+    assert (f"images/{weaker}.jpg" in found, f"images/{stronger}.jpg" in found) == (False, True)
+    assert quarantine(store, manifest) == {f"images/{weaker}.jpg": "DATA011"}
+    again = [build_shard(config, classes, group) for group in plan(config)]
+    assert commit(config, classes, again) == manifest
+
+
+def test_where_the_better_known_copy_is_broken_the_other_one_stays(config, classes, store, make):
+    images = config.source / "images"
+    (images / "u000.jpg").write_bytes((images / "m000.jpg").read_bytes())
+    make.mask(config.source / "masks/m000.png", size=(9, 9))
+    manifest = ingest(config, classes)
+    assert sources_of(store, config.dataset)["images/u000.jpg"] == ("train", "none")
+    assert quarantine(store, manifest) == {"masks/m000.png": "DATA005"}
+
+
+def test_deleted_shard_is_written_again(config, classes, store):
+    manifest = ingest(config, classes)
+    lost = shard_key(config.dataset, manifest.shards[0].sha256)
+    store.delete(lost)
+    assert ingest(config, classes) == manifest
+    assert store.exists(lost)
+
+
+def test_webdataset_reads_the_shards_of_the_store(config, classes, store, tmp_path):
+    manifest = ingest(config, classes)
+    paths = []
+    for entry in manifest.shards:
+        paths.append(str(tmp_path / f"{entry.sha256}.tar"))
+        store.download(shard_key(config.dataset, entry.sha256), tmp_path / f"{entry.sha256}.tar")
+    read = {s["__key__"]: s for s in webdataset.WebDataset(paths, shardshuffle=False)}
+    rows = snapshot.read(store, config.dataset).rows()
+    assert read.keys() == {r.key for r in rows}
+    cache = ShardCache(store, config.dataset, tmp_path / "cache")
+    for row in rows:
+        assert (read[row.key]["jpg"], read[row.key].get("mask.png")) == read_sample(cache, row)
+
+
+def test_seen_size_is_that_of_the_decoded_sample(config, classes, store, make, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    make.photo(config.source / "images/turned.jpg", 9, exif=exif)
+    make.mask(config.source / "masks/turned.png", size=(32, 48))
+    ingest(config, classes)
+    cache = ShardCache(store, config.dataset, tmp_path / "cache")
+    rows = snapshot.read(store, config.dataset).rows(supervision="mask")
+    assert {r.orientation for r in rows} == {1, 6}
+    for row in rows:
+        image, mask = read_sample(cache, row)
+        assert mask is not None
+        assert decode_image(image).shape[:2] == decode_mask(mask).shape == (row.height, row.width)
+
+
+def test_first_source_without_masks_is_refused_before_it_is_read(config, classes, make, tmp_path):
+    bare = make.source(tmp_path / "bare", labelled=0, evaluation=0)
+    changed = config.model_copy(update={"source": bare, "evaluation_list": None})
+    with pytest.raises(DataError) as raised:
+        plan(changed)
+    assert raised.value.code == "DATA205"
+    ingest(config, classes)
+    assert len(plan(changed)) == 2  # once there are masks, images without are welcome
+
+
+def test_source_whose_masks_are_all_broken_is_refused_with_nothing_visible(config, classes, store, make):
+    for mask in (config.source / "masks").glob("m*.png"):
+        make.mask(mask, size=(9, 9))
+    with pytest.raises(DataError) as raised:
+        ingest(config, classes)
+    assert raised.value.code == "DATA205"
+    assert snapshot.head(store, config.dataset) is None
+
+
+def test_other_classes_are_refused_before_anything_is_written(config, classes, store, make):
+    ingest(config, classes)
+    make.photo(config.source / "images/new.jpg", 99)
+    before = sorted(store.list(f"datasets/{config.dataset}/"))
+    fewer = classes.model_copy(update={"classes": classes.classes[:2]})
+    with pytest.raises(DataError) as raised:
+        ingest(config, fewer)
+    assert raised.value.code == "DATA204"
+    assert sorted(store.list(f"datasets/{config.dataset}/")) == before
+
+
+def test_scratch_of_a_killed_ingest_goes_after_a_day(config, classes, environment):
+    scratch = Path(environment["SEMIVL_HOME"]) / "tmp"
+    for name, age in (("old", 25), ("new", 1)):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "shard.tar").write_bytes(b"cut")
+        os.utime(scratch / name, (time.time() - age * 3600,) * 2)
+    ingest(config, classes)
+    assert [p.name for p in scratch.iterdir()] == ["new"]
+
+
+def test_result_of_a_shard_is_small_and_plain(config, classes):
+    results = [build_shard(config, classes, group) for group in plan(config)]
+    assert pickle.loads(pickle.dumps(results)) == results
+    assert max(len(pickle.dumps(r)) for r in results) < 5000

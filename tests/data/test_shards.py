@@ -1,0 +1,86 @@
+"""A shard is an ordinary tar, the same bytes for the same samples, and its rows say where everything lies."""
+
+import hashlib
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from semivl.data.checks import Checked, check
+from semivl.data.sample import Source, key_of
+from semivl.data.shards import write_shard
+
+
+@pytest.fixture
+def samples(tmp_path, classes, make) -> list[Checked]:
+    make.photo(tmp_path / "plain.jpg", 1)
+    make.photo(tmp_path / "masked.png", 2)
+    make.mask(tmp_path / "masked_ids.png")
+    make.photo(tmp_path / "told.jpg", 3)
+    sources = [
+        Source(Path("plain.jpg"), "train"),
+        Source(Path("masked.png"), "val", Path("masked_ids.png")),
+        Source(Path("told.jpg"), "train", tags=("cat",), caption="eine Katze, größer"),
+    ]
+    checked = [check(source, tmp_path, classes, 10**6) for source in sources]
+    return [c for c in checked if isinstance(c, Checked)]
+
+
+def test_same_samples_are_the_same_bytes(tmp_path, samples):
+    first = write_shard(samples, tmp_path / "1.tar")
+    second = write_shard(iter(samples), tmp_path / "2.tar")
+    assert first == second
+    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
+    assert first[0] == hashlib.sha256((tmp_path / "1.tar").read_bytes()).hexdigest()
+    assert write_shard(samples[:2], tmp_path / "3.tar")[0] != first[0]
+
+
+def test_rows_say_where_the_members_lie(tmp_path, samples):
+    sha256, rows = write_shard(samples, tmp_path / "s.tar")
+    body = (tmp_path / "s.tar").read_bytes()
+    for sample, row in zip(samples, rows, strict=True):
+        place = {"shard": "", "image_offset": 0, "mask_offset": None}
+        assert (row.shard, replace(row, **place)) == (sha256, sample.row)
+        assert body[row.image_offset :][: row.image_bytes] == sample.files.image
+        assert row.key == key_of(sample.files.image)
+        if sample.files.mask is None:
+            assert (row.mask_offset, row.mask_bytes) == (None, None)
+        else:
+            assert body[row.mask_offset :][: row.mask_bytes] == sample.files.mask
+
+
+def test_webdataset_reads_the_same_samples(tmp_path, samples):
+    write_shard(samples, tmp_path / "s.tar")
+    read = list(webdataset.WebDataset(str(tmp_path / "s.tar"), shardshuffle=False))
+    assert [r["__key__"] for r in read] == [s.row.key for s in samples]
+    for sample, found in zip(samples, read, strict=True):
+        assert found[sample.ending] == sample.files.image
+        assert found.get("mask.png") == sample.files.mask
+        told = json.loads(found["json"])
+        assert (told["sha256"], told["source"]) == (sample.row.sha256, sample.row.source)
+        assert told.get("caption") == sample.row.caption
+        assert tuple(told.get("tags", ())) == sample.row.tags
+
+
+def test_what_a_sample_has_not_is_not_in_the_tar(tmp_path, samples):
+    write_shard(samples, tmp_path / "s.tar")
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        assert [m.name.partition(".")[2] for m in tar] == [
+            "jpg",
+            "json",
+            "json",
+            "mask.png",
+            "png",
+            "jpg",
+            "json",
+        ]
+        assert {m.mtime for m in tar.getmembers()} == {0}
+        assert all(m.size for m in tar.getmembers())
+
+
+def test_no_sample_is_no_file(tmp_path):
+    assert write_shard([], tmp_path / "s.tar") == ("", [])
+    assert not (tmp_path / "s.tar").exists()

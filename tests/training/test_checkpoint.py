@@ -1,0 +1,93 @@
+"""Checkpoints and steps: a resumed training takes the very steps of an unbroken one."""
+
+import pytest
+import torch
+
+from semivl.config import MethodConfig, TrainConfig
+from semivl.methods import create
+from semivl.training.checkpoint import checkpoints, load_checkpoint, newest_whole, save_checkpoint
+from semivl.training.step import build_optimizer, learning_rate, take_step
+from tests.tiny import CLASSES, SHAPE, tiny_batches, tiny_vlm
+
+CONFIG = TrainConfig(steps=6, batch=2, crop=32, learning_rate=1e-3)
+METHOD = create(MethodConfig(name="semivl", settings={"decoder": SHAPE.model_dump(), "confidence": 0.3}))
+
+
+def fresh():
+    model = METHOD.build(CLASSES, tiny_vlm(), training=True)
+    return model, build_optimizer(model, CONFIG)
+
+
+def losses_of(model, optimizer, steps):
+    return [take_step(METHOD, model, optimizer, tiny_batches(seed=s), CONFIG, s)["total"].item() for s in steps]
+
+
+@pytest.mark.parametrize("method", ["semivl", "supervised"])
+def test_the_same_step_gives_the_same_loss_to_the_last_bit(method):
+    chosen = create(MethodConfig(name=method, settings={"decoder": SHAPE.model_dump()}))
+    totals = set()
+    for _ in range(2):
+        model = chosen.build(CLASSES, tiny_vlm(), training=True)
+        totals.add(take_step(chosen, model, build_optimizer(model, CONFIG), tiny_batches(), CONFIG, 4)["total"].item())
+    assert len(totals) == 1
+
+
+def test_resumed_training_equals_an_unbroken_one_bit_for_bit(tmp_path):
+    torch.manual_seed(0)
+    model, optimizer = fresh()
+    before = losses_of(model, optimizer, range(3))
+    path = save_checkpoint(tmp_path, 3, model, optimizer)
+    after = losses_of(model, optimizer, range(3, 6))
+    assert len(set(before + after)) == 6
+
+    torch.manual_seed(99)
+    other, other_optimizer = fresh()
+    assert load_checkpoint(path, other, other_optimizer) == 3
+    assert losses_of(other, other_optimizer, range(3, 6)) == after
+    assert all(torch.equal(p, dict(other.named_parameters())[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no state"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage):
+    model, optimizer = fresh()
+    losses_of(model, optimizer, range(1))
+    good = save_checkpoint(tmp_path, 1, model, optimizer)
+    bad = save_checkpoint(tmp_path, 2, model, optimizer)
+    assert newest_whole(tmp_path) == bad
+    file = bad / "model.safetensors"
+    body = bytearray(file.read_bytes())
+    match damage:
+        case "cut":
+            file.write_bytes(body[: len(body) // 2])
+        case "flipped":
+            body[-1] ^= 1
+            file.write_bytes(body)
+        case "missing":
+            file.unlink()
+        case "no state":
+            (bad / "state.json").unlink()
+    assert newest_whole(tmp_path) == good
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    model, optimizer = fresh()
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, model, optimizer)
+    assert [c.name for c in checkpoints(tmp_path)] == ["step-00000003", "step-00000002"]
+
+
+def test_learning_rate_follows_the_polynomial_of_the_paper():
+    config = TrainConfig(steps=100, learning_rate=1e-4)
+    assert learning_rate(config, 0) == learning_rate(config, 1) == 1e-4
+    assert learning_rate(config, 51) == pytest.approx(1e-4 * 0.5**0.9)
+    assert learning_rate(config, 99) == pytest.approx(1e-4 * 0.02**0.9)
+
+
+def test_two_groups_with_the_papers_multipliers_hold_all_that_trains():
+    model, optimizer = fresh()
+    take_step(METHOD, model, optimizer, tiny_batches(), TrainConfig(crop=32), 0)
+    backbone, rest = optimizer.param_groups
+    assert (backbone["lr"], rest["lr"]) == pytest.approx((1e-6, 1e-3))
+    assert backbone["weight_decay"] == rest["weight_decay"] == 0.01
+    held = {id(p) for group in (backbone, rest) for p in group["params"]}
+    assert held == {id(p) for p in model.parameters() if p.requires_grad}
