@@ -8,7 +8,7 @@ semivl.md 2.6: softmax of 100 * cosine, best definition a class) mIoU, and preci
 """
 
 import argparse
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,10 +52,11 @@ def as_batch(scenes: list[Scene]) -> Tensor:
 @torch.inference_mode()
 def top_1(vlm: VlmConfig, classes: Classes, scenes: list[Scene]) -> float:
     """Percent of one-object scenes whose object is named right, by the whole image's embedding, among objects."""
-    model, tokenizer = load_open_clip(vlm)
+    loaded, tokenizer = load_open_clip(vlm)
+    model: Any = loaded
     phrases, owner = definition_embeddings(model, tokenizer, classes)
-    cfg = model.visual.preprocess_cfg
-    mean, std = (torch.tensor(cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    preprocess: Any = model.visual.preprocess_cfg
+    mean, std = (torch.tensor(preprocess[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     right = 0
     for chunk in _chunks(scenes):
         cosines = model.encode_image((as_batch(chunk) - mean) / std, normalize=True) @ phrases.T

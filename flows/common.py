@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from prefect import Flow, Task, flow, get_run_logger, task
+from prefect import Flow, Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed, State
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 else:
     from semivl.config import Overrides as Overrides  # made at run time, so a type checker cannot know it
 
+log = logging.getLogger("semivl.flows")
+"""below `semivl`, so that `semivl run` tells our lines from Prefect's own"""
 P = ParamSpec("P")
 R = TypeVar("R")
 PASSING_CODES = {"STORE001", "REG001"}
@@ -31,10 +33,11 @@ def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[
         @functools.wraps(body)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bridge_logs()
+            log.info("%s begins", name)
             try:
                 return body(*args, **kwargs)
             except SemivlError as error:
-                get_run_logger().error(str(error))
+                log.error(str(error))
                 return cast(R, Failed(message=str(error), data=error))
 
         return flow(name=name, description=description)(guarded)

@@ -1,9 +1,8 @@
 """semivl-evaluate: the scores of one model version on the evaluation images of a snapshot, and its report."""
 
-from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
-from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from semivl.config import Config, load
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot, read
@@ -37,18 +36,13 @@ def evaluate(
     found = model_version(config.registered_model, version or CHALLENGER)
     scores = score_once(config, int(found.version), snapshot)
     create_table_artifact(
-        [
-            {"class": name, "IoU": "absent" if value is None else round(value, 1)}
-            for name, value in scores.iou.items()
-        ],
+        [{"class": name, "IoU": "absent" if value is None else round(value, 1)} for name, value in scores.iou.items()],
         key=artifact_key("scores", experiment),
         description=f"{scores.model} version {scores.model_version}: {scores.miou:.1f} mIoU on "
         f"{scores.images} images of {scores.dataset}@{scores.snapshot}, {scores.ms_per_image:.0f} ms each",
     )
     if found.run_id:
-        create_link_artifact(
-            report_address(found.run_id), link_text="report", key=artifact_key("report", experiment)
-        )
+        create_link_artifact(report_address(found.run_id), link_text="report", key=artifact_key("report", experiment))
     return scores
 
 
@@ -60,14 +54,12 @@ def score_once(config: Config, version: int, snapshot_version: str | None) -> Sc
     digest = split_digest(snapshot)
     kept = read_scores(store, model, version, digest)
     if kept and model_version(model, version).tags.get("semivl.scores_digest") == digest:
-        get_run_logger().info("%s version %d was scored on these images before", model, version)
+        log.info("%s version %d was scored on these images before", model, version)
         return kept.scores
     return publish(config, version, snapshot, store, kept)
 
 
-def publish(
-    config: Config, version: int, snapshot: Snapshot, store: Store, kept: Evaluation | None
-) -> Scores:
+def publish(config: Config, version: int, snapshot: Snapshot, store: Store, kept: Evaluation | None) -> Scores:
     """Scores the version unless that is kept, writes its report, and shows both in MLflow."""
     model = config.registered_model
     predictor = load_predictor(model, version, str(chosen_device(config.compute)))
@@ -78,11 +70,11 @@ def publish(
     pictures = examples(predictor, snapshot, cache, evaluation.per_image)
     write_report(path, scores, evaluation.per_image, evaluation.confusion, pictures)
     publish_scores(scores, path)
-    get_run_logger().info("%s version %d: %.2f mIoU on %d images", model, version, scores.miou, scores.images)
+    log.info("%s version %d: %.2f mIoU on %d images", model, version, scores.miou, scores.images)
     return scores
 
 
 def log_tenths(done: int, images: int) -> None:
     """A line in the log for each tenth of the images."""
     if done == images or done % max(1, images // 10) == 0:
-        get_run_logger().info("%d of %d images scored", done, images)
+        log.info("%d of %d images scored", done, images)

@@ -3,11 +3,10 @@
 import os
 from collections import Counter
 
-from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from semivl.config import Config, load
 from semivl.data import ingest as rooms
 from semivl.data.ingest import ShardResult
@@ -23,9 +22,7 @@ build_shard = semivl_task("build-shard")(rooms.build_shard)
 commit = semivl_task("commit")(rooms.commit)
 
 
-@semivl_flow(
-    "semivl-ingest", "Source folder -> checked samples in shards -> snapshot. Run again, it adds what is new."
-)
+@semivl_flow("semivl-ingest", "Source folder -> checked samples in shards -> snapshot. Run again, it adds what is new.")
 def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
     """The version of the snapshot that holds all that the source has.
 
@@ -56,7 +53,7 @@ def report(config: Config, manifest: Manifest, results: list[ShardResult]) -> No
     """The run's artifacts: what the snapshot holds, and what was left out and why."""
     quarantined = [q for result in results for q in result.quarantined]
     named = f"{manifest.dataset}@{manifest.version}"
-    get_run_logger().info(
+    log.info(
         "%s holds %d samples in %d shards; left out now: %d",
         named, manifest.samples, len(manifest.shards), len(quarantined),
     )  # fmt: skip

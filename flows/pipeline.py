@@ -12,8 +12,8 @@ from semivl.config import Config, load
 from semivl.data.snapshot import read
 from semivl.data.store import open_store
 from semivl.evaluation.scores import Scores
-from semivl.registry.package import model_version
-from semivl.registry.promotion import Decision
+from semivl.registry.package import alias_version, model_version
+from semivl.registry.promotion import CHAMPION, Decision
 from semivl.registry.tracking import report_address, version_address
 
 
@@ -38,8 +38,9 @@ def pipeline(experiment: str = "demo", overrides: Overrides | None = None) -> De
 
 
 def summarise(config: Config, scores: Scores, decision: Decision) -> None:
-    """The run's artifact that `semivl run` prints: one row with the outcome and where to look."""
-    version = model_version(decision.model, decision.challenger)
+    """The run's artifact that `semivl run` prints: one row with the outcome, and the pages of the champion."""
+    champion = alias_version(decision.model, CHAMPION)
+    shown = model_version(decision.model, champion or decision.challenger)
     counts = read(open_store(), scores.dataset, scores.snapshot).manifest.counts
     row = {
         "experiment": config.name,
@@ -50,9 +51,7 @@ def summarise(config: Config, scores: Scores, decision: Decision) -> None:
         "reason": decision.reason,
         "model": f"{decision.model} version {decision.challenger}",
         "snapshot": f"{scores.dataset}@{scores.snapshot}",
-        "model page": version_address(decision.model, decision.challenger),
-        "report": report_address(version.run_id) if version.run_id else "",
+        "model page": version_address(decision.model, int(shown.version)),
+        "report": report_address(shown.run_id) if shown.run_id else "",
     }
-    create_table_artifact(
-        [row], key=artifact_key("outcome", config.name), description=f"Outcome of {config.name}"
-    )
+    create_table_artifact([row], key=artifact_key("outcome", config.name), description=f"Outcome of {config.name}")

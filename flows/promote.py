@@ -1,9 +1,8 @@
 """semivl-promote: the gate. Challenger and champion are scored on the same images, and the better stays."""
 
-from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from flows.evaluate import score_once
 from semivl.config import Config, load
 from semivl.data.snapshot import read
@@ -65,9 +64,7 @@ def carry_out(decision: Decision) -> Decision:
 def report(experiment: str, decision: Decision) -> None:
     """The run's artifacts: both scores, the verdict and its reason."""
     verdict = "promoted" if decision.promoted else "kept out"
-    get_run_logger().info(
-        "%s version %d is %s: %s", decision.model, decision.challenger, verdict, decision.reason
-    )
+    log.info("%s version %d is %s: %s", decision.model, decision.challenger, verdict, decision.reason)
     sides = [("challenger", decision.challenger, decision.challenger_miou)]
     if decision.champion is not None and decision.champion_miou is not None:
         sides.append(("champion before", decision.champion, decision.champion_miou))

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from semivl.config import Config, load
 from semivl.data.quality import require_valid
 from semivl.data.snapshot import read
@@ -52,7 +51,7 @@ def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot
 @semivl_task("train")
 def train_once(config: Config, version: str | None, links: dict[str, str]) -> tuple[str, int]:
     """Run id and model version of this training, which is done once however often it is asked for."""
-    log, store = get_run_logger(), open_store()
+    store = open_store()
     snapshot = read(store, config.data.dataset, version)
     validation = require_valid(store, snapshot)
     key = train_key(config, snapshot.manifest.version)
@@ -81,6 +80,6 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            get_run_logger().info("the same training runs on this machine already; waiting for its end")
+            log.info("the same training runs on this machine already; waiting for its end")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

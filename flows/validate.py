@@ -1,9 +1,8 @@
 """semivl-validate: the expectations that a snapshot must meet before anything learns from it."""
 
-from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.common import Overrides, artifact_key, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from semivl.config import load
 from semivl.data import quality
 from semivl.data.quality import Validation
@@ -12,9 +11,7 @@ from semivl.data.store import open_store
 
 
 @semivl_flow("semivl-validate", "Great Expectations over a snapshot. Training refuses a snapshot that fails.")
-def validate(
-    experiment: str = "demo", overrides: Overrides | None = None, snapshot: str | None = None
-) -> Validation:
+def validate(experiment: str = "demo", overrides: Overrides | None = None, snapshot: str | None = None) -> Validation:
     """What the suite found; the run fails where the snapshot does.
 
     Args:
@@ -41,10 +38,8 @@ def report(found: Validation) -> None:
     """The run's artifact: what was met, what was not, and where the pages lie."""
     verdict = "passed" if found.success else "failed"
     named = f"{found.dataset}@{found.version}"
-    get_run_logger().info("%s %s, %d expectations looked at", named, verdict, found.checked)
+    log.info("%s %s, %d expectations looked at", named, verdict, found.checked)
     lines = [f"**{named} {verdict}** ({found.checked} expectations)", ""]
-    lines += [f"- failed: {words}" for words in found.failed] + [
-        f"- warning: {words}" for words in found.warnings
-    ]
+    lines += [f"- failed: {words}" for words in found.failed] + [f"- warning: {words}" for words in found.warnings]
     lines += ["", f"Data Docs: `{open_store().address(found.docs)}`"]
     create_markdown_artifact("\n".join(lines), key=artifact_key("validation", found.dataset))

@@ -4,15 +4,19 @@ Everything heavy is imported inside the commands, so that `semivl --help` answer
 """
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semivl.errors import SemivlError
+
+if TYPE_CHECKING:
+    from semivl.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,8 +49,7 @@ def up() -> None:
     """Start the embedded services that do not run yet: S3, MLflow, Prefect and a worker."""
     from semivl.services import supervisor
 
-    with waiting("starting the services"):
-        supervisor.up()
+    supervisor.up()
     show_services()
 
 
@@ -55,36 +58,35 @@ def down() -> None:
     """Stop the embedded services. Their data stays."""
     from semivl.services import supervisor
 
-    with waiting("stopping the services"):
-        supervisor.down()
+    supervisor.down()
 
 
 @app.command()
 def status() -> None:
     """Show what runs where, and the current snapshot, run and champion of every dataset."""
+    apply_environment()
     from semivl.services.overview import datasets
 
     show_services()
-    apply_environment()
-    show_table("datasets", datasets())
+    show_table(datasets(), "datasets")
 
 
 @app.command()
 def doctor() -> None:
     """Look for what could keep semivl from working here."""
-    from semivl.services import supervisor
+    from semivl.services.doctor import doctor as look
 
-    checks = supervisor.doctor()
-    for check in checks:
-        print(check)
+    checks = look()
+    show_table([{"": "ok" if c.ok else "!!", "check": c.name, "found": c.found, "remedy": c.remedy} for c in checks])
+    if not all(c.ok for c in checks):
+        raise typer.Exit(1)
 
 
 @app.command()
 def run(experiment: Experiment, changes: Changes = None) -> None:
     """Ingest, validate, train, evaluate and promote: one turn of the loop, run by a worker."""
     apply_environment()
-    row = turn(experiment, changes)
-    show_outcomes([row])
+    show_outcomes([turn(experiment, changes)])
 
 
 @app.command()
@@ -92,5 +94,156 @@ def show(experiment: Experiment, changes: Changes = None) -> None:
     """Print the experiment as it would run, every setting resolved."""
     import yaml
 
-    config = checked(experiment, changes)
+    config = load_checked(experiment, changes)[0]
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def scenes(
+    folder: Annotated[Path | None, typer.Argument(help="where to; the demo's folder if left out")] = None,
+    labelled: Annotated[int, typer.Option(help="training images with a mask")] = 16,
+    unlabelled: Annotated[int, typer.Option(help="training images without")] = 600,
+    evaluation: Annotated[int, typer.Option(help="evaluation images, all with a mask")] = 120,
+    size: Annotated[int, typer.Option(help="side in pixels")] = 128,
+    seed: Annotated[int, typer.Option(help="another seed gives other scenes")] = 0,
+) -> None:
+    """Make the demo's photograph-like scenes; those that are there already stay."""
+    from semivl.data.scenes import write_scenes
+
+    folder = folder or demo_folder()
+    with working(f"making {labelled + unlabelled + evaluation} scenes in {folder}"):
+        write_scenes(folder, seed, labelled, unlabelled, evaluation, size)
+
+
+@app.command()
+def pretrain(
+    folder: Annotated[Path, typer.Argument(help="images/ and captions.jsonl")],
+    config: Annotated[Path, typer.Option(help="an open_clip_config.json")],
+    output: Annotated[Path, typer.Option(help="folder for the model")],
+    steps: Annotated[int, typer.Option()] = 1500,
+    batch: Annotated[int, typer.Option()] = 96,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train a small CLIP from nothing on captioned images, in open_clip's own format."""
+    from semivl.training.pretrain import PretrainSettings
+    from semivl.training.pretrain import pretrain as train
+
+    def tell(step: int, values: dict[str, float]) -> None:
+        if step % 20 == 0 or step == steps:
+            print(f"step {step} of {steps}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+
+    print(train(folder, config, output, PretrainSettings(steps=steps, batch=batch, seed=seed), tell))
+
+
+@app.command()
+def demo() -> None:
+    """Start the services, make scenes, run the baseline and SemiVL through the loop, and compare them."""
+    from semivl.services import supervisor
+
+    supervisor.up()
+    apply_environment()
+    scenes()
+    show_outcomes([turn(experiment, None) for experiment in DEMO])
+
+
+def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
+    """One run of the pipeline's deployment, followed to its end; its outcome.
+
+    Raises:
+        ConfigError: the experiment cannot be used.
+        ServiceError: Prefect does not answer, or does not know the deployment.
+    """
+    _, overrides = load_checked(experiment, changes)
+    from semivl.services import runs
+
+    parameters = {"experiment": experiment, "overrides": overrides or None}
+    started = runs.start(runs.PIPELINE, parameters)
+    print(f"{experiment}: {runs.page(started)}", flush=True)
+    try:
+        with working(experiment) as say:
+            ended = runs.follow(started, say)
+    except KeyboardInterrupt:
+        print(f"\nThe run goes on. To end it: prefect flow-run cancel {started}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if not ended.completed:
+        print(f"error: {ended.message or ended.state}", file=sys.stderr)
+        raise typer.Exit(2 if re.match(r"[A-Z]+\d{3} ", ended.message) else 1)
+    return runs.outcome(started) | {"run": runs.page(started)}
+
+
+def load_checked(experiment: str, changes: list[str] | None) -> tuple["Config", dict[str, Any]]:
+    """The experiment with the changes of the command line, and the changes as the flows take them."""
+    from omegaconf import OmegaConf
+
+    from semivl.config import load
+    from semivl.errors import ConfigError
+
+    for change in changes or ():
+        if "=" not in change:
+            raise ConfigError("CONF005", f"{change} is no setting.", "Write KEY=VALUE, such as train.steps=200.")
+    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes or ())))
+    return load(experiment, overrides), overrides
+
+
+def apply_environment() -> None:
+    """Lets this process find the services in use; before the first import of Prefect or MLflow."""
+    from semivl.services import environment
+
+    environment.apply_environment()
+
+
+def demo_folder() -> Path:
+    """Where the demo's scenes lie: the source of the experiment."""
+    from semivl.config import load
+    from semivl.data.layouts import source_folder
+
+    return source_folder(load(DEMO[-1]).data)
+
+
+def show_services() -> None:
+    """The services' states as a table."""
+    from semivl.services import supervisor
+
+    rows = [
+        {"service": s.name, "state": s.state, "address": s.address, "process": s.pid or "", "log": s.log}
+        for s in supervisor.status()
+    ]
+    show_table(rows)
+
+
+def show_outcomes(rows: list[dict[str, Any]]) -> None:
+    """The runs' outcomes side by side, and where to look further."""
+    from semivl.services import runs
+
+    shown = ("experiment", "method", "labelled masks", "mIoU", "gate")
+    show_table([{name: row.get(name, "") for name in shown} for row in rows])
+    print(f"\nmodel   {rows[-1].get('model page', '')}")
+    print(f"runs    {runs.runs_page()}")
+    print(f"report  {rows[-1].get('report', '')}")
+
+
+def show_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
+    """Rows under their names, the addresses whole."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal that something goes on; gives what says a line of it."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        print(what, flush=True)
+        yield lambda line: print(line, flush=True)
+        return
+    with console.status(what):
+        yield console.print

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Optional, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -64,11 +64,15 @@ class DataConfig(Record):
     layout: Literal["voc", "folder"] = Field("folder", description="how the source folder is arranged")
     source: Path = Field(description="folder with the images; relative to the checkout")
     labelled_list: str | None = Field(
-        None, description="file in the source that lists the images whose masks may be used; all masks otherwise"
+        None,
+        description="file in the source that lists the images whose masks may be used; all masks otherwise",
     )
     evaluation_list: str | None = Field(None, description="file in the source that lists the evaluation images")
     evaluation_share: float = Field(
-        0.2, gt=0, lt=1, description="without a list: share of the masked images held out, chosen by content hash"
+        0.2,
+        gt=0,
+        lt=1,
+        description="without a list: share of the masked images held out, chosen by content hash",
     )
     shard_samples: int = Field(512, ge=1, description="images in a shard")
     max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are quarantined")
@@ -165,7 +169,7 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
         return annotation
 
     fields: dict[str, Any] = {
-        name: (Optional[loosened(f.annotation)], Field(None, description=f.description))
+        name: (loosened(f.annotation) | None, Field(None, description=f.description))
         for name, f in model.model_fields.items()
         if name != "name" or model is not Config
     }
@@ -195,7 +199,9 @@ def load(experiment: str, overrides: BaseModel | dict[str, Any] | None = None) -
     for group in GROUPS:
         if group not in chosen:
             raise ConfigError(
-                "CONF003", f"conf/experiment/{experiment}.yaml has no {group}.", f"Add one of: {_names(group)}."
+                "CONF003",
+                f"conf/experiment/{experiment}.yaml has no {group}.",
+                f"Add one of: {_names(group)}.",
             )
         merged[group] = _group(group, chosen[group])
     whole = OmegaConf.merge(OmegaConf.create(merged), OmegaConf.create(overrides or {}))
@@ -215,7 +221,7 @@ def _fault(model: type[BaseModel], location: tuple[int | str, ...], message: str
     known: list[str] = []
     part: Any = model
     for step in location[:-1]:
-        field = part.model_fields.get(step) if isinstance(part, type) and issubclass(part, BaseModel) else None
+        field = part.model_fields.get(str(step)) if isinstance(part, type) and issubclass(part, BaseModel) else None
         part = field.annotation if field else None
         part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), part)
     if isinstance(part, type) and issubclass(part, BaseModel):

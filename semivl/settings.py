@@ -76,9 +76,7 @@ def read(model: type[S], *files: Path) -> S:
     try:
         return model(_env_file=files)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
-        names = ", ".join(
-            f"SEMIVL_{'_'.join(map(str, e['loc'])).upper()} ({e['msg']})" for e in error.errors()
-        )
+        names = ", ".join(f"SEMIVL_{'_'.join(map(str, e['loc'])).upper()} ({e['msg']})" for e in error.errors())
         raise ConfigError(
             "CONF004", f"settings cannot be used: {names}.", "Mend them in the environment or .env."
         ) from None

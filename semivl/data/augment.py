@@ -57,5 +57,5 @@ def _cut(pixels: Pixels, crop: Crop, resample: Image.Resampling, fill: int) -> P
     box = (crop.left * across, crop.top * down, (crop.left + width) * across, (crop.top + height) * down)
     box = (box[0], box[1], min(box[2], pixels.shape[1]), min(box[3], pixels.shape[0]))
     cut = np.full((crop.side, crop.side, *pixels.shape[2:]), fill, np.uint8)
-    cut[:height, :width] = Image.fromarray(pixels).resize((width, height), resample, box=box)
+    cut[:height, :width] = np.asarray(Image.fromarray(pixels).resize((width, height), resample, box=box))
     return cut[:, ::-1] if crop.mirrored else cut

@@ -97,6 +97,7 @@ def examine(source: Source, files: Files, classes: Classes, max_pixels: int) -> 
         mask_offset=None,
         mask_bytes=None if files.mask is None else len(files.mask),
         sha256=sha256,
+        mask_sha256=sha256_of(files.mask),
         phash=_phash(picture),
         width=picture.width,
         height=picture.height,
@@ -110,6 +111,11 @@ def examine(source: Source, files: Files, classes: Classes, max_pixels: int) -> 
         source=name_of(source.image),
     )
     return Checked(files, "png" if files.image.startswith(_PNG) else "jpg", row)
+
+
+def sha256_of(data: bytes | None) -> str | None:
+    """Hex digest of the bytes, where there are any."""
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from semivl.config import Classes, DataConfig
 from semivl.data import snapshot
-from semivl.data.checks import Checked, Files, Quarantined, examine, name_of, read_files, supervision_of
+from semivl.data.checks import Checked, Files, Quarantined, examine, name_of, read_files, sha256_of, supervision_of
 from semivl.data.layouts import list_sources, source_folder
 from semivl.data.sample import Row, Source
 from semivl.data.shards import ShardEntry, shard_key, write_shard
@@ -141,7 +141,7 @@ class _Builder:
             return same
         if (offered.supervision, offered.tags, offered.caption) != (row.supervision, row.tags, row.caption):
             return None
-        return offered if files.mask == _stored_mask(self.store, self.config.dataset, row) else None
+        return offered if sha256_of(files.mask) == row.mask_sha256 else None
 
     def _shard_is_whole(self, sha256: str) -> bool:
         """Whether the store still has the shard; one that somebody deleted is written again."""
@@ -170,12 +170,6 @@ def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, str]:
         not source.caption,
         source.image.as_posix(),
     )
-
-
-def _stored_mask(store: Store, dataset: str, row: Row) -> bytes | None:
-    if row.mask_offset is None:
-        return None
-    return store.get(shard_key(dataset, row.shard), row.mask_offset, row.mask_bytes)
 
 
 def _current(store: Store, dataset: str, classes: Classes) -> Snapshot | None:

@@ -38,6 +38,8 @@ class Row:
     mask_offset: int | None
     mask_bytes: int | None
     sha256: str
+    mask_sha256: str | None
+    """of the mask's file; with `sha256` it names what a model is scored on"""
     phash: str
     width: int
     height: int

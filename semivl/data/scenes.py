@@ -1,6 +1,7 @@
 """The demo's data: photograph-like scenes of objects that look alike and are called differently.
 
     semivl scenes --labelled 16 --unlabelled 600 --evaluation 120
+    python -m semivl.data.scenes FOLDER --images 8000 --seed 1000003     # images and captions for `semivl pretrain`
 
 `write_scenes` fills a folder in the `folder` layout: images/, captions.jsonl, masks/ for the labelled and the
 evaluation images, labelled.txt and evaluation.txt. An image depends on (seed, split, index) alone, so asking for
@@ -8,9 +9,9 @@ more images keeps the earlier ones. `write_captioned` writes what `semivl pretra
 captions, never a mask.
 """
 
+import argparse
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,7 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
             raise DataError("DATA060", what, "Choose another folder, or delete this one.")
         return
     if folder.exists() and any(folder.iterdir()):
-        raise DataError(
-            "DATA060", f"{folder} holds files that are not scenes.", "Choose an empty or a new folder."
-        )
+        raise DataError("DATA060", f"{folder} holds files that are not scenes.", "Choose an empty or a new folder.")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _replace(path, json.dumps(record).encode())
 
@@ -136,4 +135,19 @@ def _replace(path: Path, body: bytes) -> None:
     """Writes the file whole or not at all."""
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_bytes(body)
-    os.replace(unfinished, path)
+    unfinished.replace(path)
+
+
+def main() -> None:
+    """Writes captioned images: what the tiny CLIP is pretrained on."""
+    parser = argparse.ArgumentParser(prog="python -m semivl.data.scenes", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--seed", type=int, default=1_000_003, help="not the demo's: its images are for training")
+    parser.add_argument("--size", type=int, default=128)
+    options = parser.parse_args()
+    write_captioned(options.folder, options.seed, options.images, options.size)
+
+
+if __name__ == "__main__":
+    main()

@@ -86,25 +86,28 @@ def scene(seed: int, split: str, index: int, size: int, objects: int | None = No
     names = _cast(rng, seed, split, index, objects)
     spots = [_closely(rng, size) if close_up else _somewhere(rng, size, horizon) for _ in names]
     whole = []
-    for number, (name, spot) in enumerate(
-        sorted(zip(names, spots, strict=True), key=lambda pair: pair[1][1])
-    ):
+    for number, (name, spot) in enumerate(sorted(zip(names, spots, strict=True), key=lambda pair: pair[1][1])):
         cover = _place(rng, picture, name, spot, lamp)
         mask[cover > 0.2] = IGNORE
         mask[cover > 0.8] = NAMES.index(name)
         owner[cover > 0.5] = number
-        whole.append((name, (cover > 0.5).sum()))
-    seen = [(name, (owner == number).sum(), area) for number, (name, area) in enumerate(whole)]
-    visible = [
-        name
-        for name, left, area in sorted(seen, key=lambda s: -s[1])
-        if left > 0.3 * area and left > 0.002 * size**2
-    ]
-    visible = visible or [name for name, *_ in seen][-1:]
-    text = (
-        caption(rng, visible, kind, horizon > 0, MENTIONED, 0.3 if close_up else 0.8) if visible else landscape(rng, kind, horizon > 0)
-    )
+        whole.append((name, int((cover > 0.5).sum())))
+    visible = _visible(owner, whole)
+    sky, placed = horizon > 0, 0.3 if close_up else 0.8
+    text = caption(rng, visible, kind, sky, MENTIONED, placed) if visible else landscape(rng, kind, sky)
     return Scene(render.photograph(rng, picture, lamp), mask, text, tuple(visible))
+
+
+def _visible(owner: np.ndarray, whole: list[tuple[str, int]]) -> list[str]:
+    """Names of the objects of which enough can be seen, largest first; the front one where none is.
+
+    Args:
+        owner: (S, S) number of the object in front at each pixel, -1 for none.
+        whole: name and uncovered area of each object, in the order of their numbers.
+    """
+    seen = [(name, int((owner == number).sum()), area) for number, (name, area) in enumerate(whole)]
+    enough = [s for s in sorted(seen, key=lambda s: -s[1]) if s[1] > 0.3 * s[2] and s[1] > 0.002 * owner.size]
+    return [name for name, *_ in enough] or [name for name, *_ in seen][-1:]
 
 
 def _cast(rng: Generator, seed: int, split: str, index: int, count: int) -> list[str]:
@@ -140,14 +143,11 @@ def _place(
     centre = np.array([x, foot - reach])
     looks = _LOOKS[name]
     surface, contrast, gloss = _SURFACES[looks]
-    parts = render.outline(SHAPES[name](rng), size, transform, centre)
+    parts = render.outline(SHAPES[name](rng), transform, centre)
     flat, cover, heights = render.paint(parts, size, _colours(rng, looks))
     top, left = rng.integers(0, render.TILE, 2)
     rows, columns = ((np.arange(size) * 128 // size + o) % render.TILE for o in (top, left))
-    flat = (
-        flat
-        * (1 + contrast * rng.uniform(0.8, 2.0) * render.texture(surface)[rows[:, None], columns])[..., None]
-    )
+    flat = flat * (1 + contrast * rng.uniform(0.8, 2.0) * render.texture(surface)[rows[:, None], columns])[..., None]
     dark = render.shadow(cover, foot, lamp)
     contact = np.exp(
         -(((np.arange(size) - x) / (0.8 * reach)) ** 2)[None]
@@ -161,9 +161,7 @@ def _place(
 
 def _colours(rng: Generator, looks: tuple[tuple[float, ...], ...]) -> dict[str, np.ndarray]:
     base = np.clip(
-        np.array(looks[int(rng.integers(len(looks)))])
-        * rng.uniform(0.8, 1.15)
-        * (1 + rng.normal(0, 0.06, 3)),
+        np.array(looks[int(rng.integers(len(looks)))]) * rng.uniform(0.8, 1.15) * (1 + rng.normal(0, 0.06, 3)),
         0.04,
         0.97,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from semivl.data.scenes_shapes import Part
+from semivl.data.scenes_outline import Part
 
 TILE = 256
 SUPERSAMPLING = 2
@@ -104,15 +104,9 @@ def _sky(rng: Generator, picture: np.ndarray, horizon: float) -> np.ndarray:
     zenith = np.array([0.42, 0.60, 0.85]) * (1 - (grey := rng.uniform(0, 0.9))) + 0.72 * grey
     haze = np.clip(rows / max(horizon, 1), 0, 1)
     top, left = rng.integers(0, TILE, 2)
-    clouds = (
-        np.roll(texture("cloud"), (top, left), (0, 1))[:size, :size]
-        if size <= TILE
-        else _stretched("cloud", size)
-    )
+    clouds = np.roll(texture("cloud"), (top, left), (0, 1))[:size, :size] if size <= TILE else _stretched("cloud", size)
     sky = zenith * (1 - haze) + 0.88 * haze + 0.07 * np.clip(clouds, 0, 2)[..., None]
-    wave = np.interp(
-        np.arange(size), np.linspace(0, size, 9), rng.uniform(0, 0.1, 9) * size * (rng.random() < 0.7)
-    )
+    wave = np.interp(np.arange(size), np.linspace(0, size, 9), rng.uniform(0, 0.1, 9) * size * (rng.random() < 0.7))
     hills = np.array([0.30, 0.38, 0.36]) + rng.normal(0, 0.05, 3)
     distance = rows[..., 0] - (horizon - wave[None])
     sky = np.where((distance > 0)[..., None], hills + 0.04 * clouds[..., None], sky)
@@ -133,14 +127,12 @@ def _markings(rng: Generator, picture: np.ndarray, horizon: float) -> np.ndarray
     return np.where(dash[..., None], 0.45 * picture + 0.45, picture)
 
 
-def outline(parts: list[Part], size: int, transform: np.ndarray, centre: np.ndarray) -> list[Part]:
+def outline(parts: list[Part], transform: np.ndarray, centre: np.ndarray) -> list[Part]:
     """The parts with their corners in pixels of the supersampled picture."""
     return [p._replace(points=(p.points @ transform + centre) * SUPERSAMPLING) for p in parts]
 
 
-def paint(
-    parts: list[Part], size: int, colours: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def paint(parts: list[Part], size: int, colours: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat colours (size, size, 3), cover (size, size) in [0, 1] and heights (size, size), all float32."""
     large = (size * SUPERSAMPLING, size * SUPERSAMPLING)
     flat = Image.new("RGB", large, _bytes(colours["base"]))
@@ -160,8 +152,7 @@ def shaded(
     """Colours under the lamp: slopes of the rounded heights that face it are brighter."""
     fine, broad = blurred(heights, max(reach * 0.05, 0.6)), blurred(cover, max(reach * 0.22, 1.0))
     slope = [
-        2.2 * reach**0.5 * a + 4.0 * reach**0.5 * b
-        for a, b in zip(np.gradient(fine), np.gradient(broad), strict=True)
+        2.2 * reach**0.5 * a + 4.0 * reach**0.5 * b for a, b in zip(np.gradient(fine), np.gradient(broad), strict=True)
     ]
     facing = slope[0] * 0.30 + slope[1] * 0.30 * lamp.across
     shade = np.clip(0.96 + np.tanh(facing) * (0.3 + 0.4 * lamp.shadow), 0.35, 1.5)
@@ -179,7 +170,7 @@ def shadow(cover: np.ndarray, foot: float, lamp: Light) -> np.ndarray:
 
 
 def blurred(picture: np.ndarray, radius: float) -> np.ndarray:
-    """(H, W) float32 in [0, 1] blurred; quantised to a byte a pixel on the way, or in floats where that is coarse."""
+    """(H, W) float32 in [0, 1] blurred, by way of a byte a pixel."""
     image = Image.fromarray((picture * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
@@ -190,9 +181,7 @@ def photograph(rng: Generator, picture: np.ndarray, lamp: Light) -> np.ndarray:
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     fall = 1 + rng.uniform(-0.15, 0.15) * ramp[:, None] + rng.uniform(-0.15, 0.15) * ramp[None]
     corners = 1 - rng.uniform(0, 0.16) * (ramp[:, None] ** 2 + ramp[None] ** 2)
-    lit = np.clip(picture * lamp.tint * (fall * corners)[..., None], 0, 1) ** np.float32(
-        rng.uniform(0.8, 1.2)
-    )
+    lit = np.clip(picture * lamp.tint * (fall * corners)[..., None], 0, 1) ** np.float32(rng.uniform(0.8, 1.2))
     image = Image.fromarray((lit * 255).astype(np.uint8))
     radius = rng.uniform(0, 0.007) * size
     if radius > 0.35:

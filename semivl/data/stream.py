@@ -52,7 +52,7 @@ class Batches:
     def to(self, device: torch.device) -> "Batches":
         """The same on a device."""
 
-        def moved(part: Labelled | Unlabelled | None):  # noqa: ANN202
+        def moved(part: Labelled | Unlabelled | None):
             return part and type(part)(*(t.to(device, non_blocking=True) for t in vars(part).values()))
 
         return Batches(moved(self.labelled), moved(self.unlabelled), moved(self.partner))  # pyright: ignore
@@ -95,13 +95,13 @@ class Steps(Dataset[Batches]):
             image, mask = read_sample(self.cache, row)
             assert mask is not None
             pixels = decode_image(image)
-            crop = draw_crop(*pixels.shape[:2], self.config, random)
+            crop = draw_crop(pixels.shape[0], pixels.shape[1], self.config, random)
             images.append(crop_image(pixels, crop))
             masks.append(crop_mask(decode_mask(mask), crop))
         return Labelled(_stacked(images), torch.from_numpy(np.stack(masks)).long())
 
     def _unlabelled(self, images: Sequence[np.ndarray], random: np.random.Generator) -> Unlabelled:
-        crops = [draw_crop(*image.shape[:2], self.config, random) for image in images]
+        crops = [draw_crop(image.shape[0], image.shape[1], self.config, random) for image in images]
         cut = [crop_image(image, crop) for image, crop in zip(images, crops, strict=True)]
         return Unlabelled(_stacked(cut), torch.from_numpy(np.stack([outside(crop) for crop in crops])))
 

@@ -10,7 +10,7 @@ _IGNORED = (224, 224, 192)
 
 
 def palette(classes: int) -> np.ndarray:
-    """(N, 3) uint8 colours, in the manner of PASCAL VOC: the id's bits dealt to red, green and blue, high first.
+    """(N, 3) uint8 colours, as PASCAL VOC does: the id's bits dealt to red, green, blue, high first.
 
     Always the same colour for an id; all 256 differ; id 0 is black.
     """
@@ -23,7 +23,7 @@ def palette(classes: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """(H, W, 3) uint8: the photo with every pixel tinted in its class's colour, and ignored pixels left bare."""
+    """(H, W, 3) uint8: the photo tinted in the colours of its classes, ignored pixels left bare."""
     colours = palette(256)[mask].astype(np.float32)
     tint = np.where(mask[..., None] == IGNORE, 0.0, opacity).astype(np.float32)
     return (image * (1 - tint) + colours * tint).round().astype(np.uint8)

@@ -75,7 +75,7 @@ class Evaluation(NamedTuple):
 
 
 def confusion(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
-    """(N, N) int64 counts of pixels by truth (row) and prediction (column); where truth is 255 none counts."""
+    """(N, N) int64 pixels by truth (row) and prediction (column); those with truth 255 do not count."""
     known = truth != IGNORE
     code = truth[known].to(torch.int32) * classes + prediction[known].to(torch.int32)
     return torch.bincount(code, minlength=classes * classes).reshape(classes, classes)
@@ -103,7 +103,7 @@ def evaluation_rows(snapshot: Snapshot, split: Split) -> list[Row]:
     if not rows:
         raise RegistryError(
             "REG003",
-            f"snapshot {snapshot.manifest.version} of {snapshot.manifest.dataset} has no mask in split {split}.",
+            f"snapshot {snapshot.manifest.version} of {snapshot.manifest.dataset} has no mask in {split}.",
             "Name images with masks in data.evaluation_list, then ingest.",
         )
     return rows
@@ -111,7 +111,7 @@ def evaluation_rows(snapshot: Snapshot, split: Split) -> list[Row]:
 
 def split_digest(snapshot: Snapshot, split: Split = "val") -> str:
     """Sixteen hex digits that stand for the evaluated samples, their masks and the class map."""
-    lines = [f"{r.key} {r.shard} {r.mask_offset} {r.mask_bytes}" for r in evaluation_rows(snapshot, split)]
+    lines = [f"{r.sha256} {r.mask_sha256}" for r in evaluation_rows(snapshot, split)]
     return hashlib.sha256("\n".join([*snapshot.manifest.classes.names, *lines]).encode()).hexdigest()[:16]
 
 
@@ -168,8 +168,8 @@ def _require_same_classes(model: Classes, data: Classes) -> None:
     if model.names != data.names:
         raise RegistryError(
             "REG002",
-            f"the model's classes ({', '.join(model.names)}) are not the snapshot's ({', '.join(data.names)}).",
-            "Give the new class map a model name of its own (model: ... in the experiment).",
+            f"the model knows {', '.join(model.names)}; the snapshot has {', '.join(data.names)}.",
+            "Give the new class map a model of its own (model: ...).",
         )
 
 

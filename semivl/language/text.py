@@ -28,9 +28,7 @@ def class_embeddings(model: TextEncoder, tokenizer: Tokenizer, classes: Classes)
     return embed(model, tokenizer, [classes.prompt.format(name) for name in classes.names])
 
 
-def definition_embeddings(
-    model: TextEncoder, tokenizer: Tokenizer, classes: Classes
-) -> tuple[Tensor, Tensor]:
+def definition_embeddings(model: TextEncoder, tokenizer: Tokenizer, classes: Classes) -> tuple[Tensor, Tensor]:
     """(M, D) float32 embeddings of all definitions, L2-normalised, and (M,) int64 the class of each."""
     phrases = [(i, phrase) for i, c in enumerate(classes.classes) for phrase in c.phrases]
     texts = [classes.prompt.format(phrase) for _, phrase in phrases]

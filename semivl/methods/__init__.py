@@ -50,10 +50,10 @@ def create(config: MethodConfig) -> Method:
     """The method with its settings.
 
     Raises:
-        ConfigError: CONF005 there is no such method, CONF003 a setting that it does not have.
+        ConfigError: CONF006 there is no such method, CONF003 a setting that it does not have.
     """
     if config.name not in names():
-        raise ConfigError("CONF005", f"there is no method {config.name}.", f"Known: {', '.join(names())}.")
+        raise ConfigError("CONF006", f"there is no method {config.name}.", f"Known: {', '.join(names())}.")
     method = _module(config.name).METHOD
     settings: type[Record] = method.Settings
     return method(check(settings, config.settings, f"method {config.name}"))

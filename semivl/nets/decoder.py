@@ -60,7 +60,13 @@ class AcrossClasses(nn.Module):
         super().__init__()
         self.pool = pool
         self.block = nn.TransformerEncoderLayer(
-            2 * channels, heads, 4 * channels, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            2 * channels,
+            heads,
+            4 * channels,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ patch keeps its own content and lands, after the projection, in the space of the
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,9 @@ class Block(nn.Module):
 class DenseEncoder(nn.Module):
     """A CLIP vision transformer that gives features for every patch, for images of any size."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
@@ -107,12 +110,11 @@ class DenseEncoder(nn.Module):
             return t[:, 1:].transpose(1, 2).unflatten(2, (h, w))
 
         skips = []
-        for i, block in enumerate(self.blocks[:-1]):
+        *blocks, last = cast("list[Block]", list(self.blocks))
+        for i, block in enumerate(blocks):
             if i in self.architecture.skip_blocks:
                 skips.append(as_map(block.value(tokens)))
             tokens = block(tokens)
-        last = self.blocks[-1]
-        assert isinstance(last, Block)
         dense = self.projection(self.ln_post(last.value(tokens)))
         return Features(F.normalize(as_map(dense), dim=1), tuple(skips))
 
@@ -131,25 +133,24 @@ def resized_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> 
     return torch.cat([table[:1], grid[0].flatten(1).T])
 
 
-def from_open_clip(visual: nn.Module, gelu: str, skip_blocks: tuple[int, ...], grid: tuple[int, int]) -> DenseEncoder:
+def from_open_clip(visual: Any, gelu: str, skip_blocks: tuple[int, ...], grid: tuple[int, int]) -> DenseEncoder:
     """The dense encoder with the weights of an open_clip VisionTransformer, its position table resized to `grid`."""
     state = visual.state_dict()
     width, _, patch, _ = state["conv1.weight"].shape
-    first = visual.get_submodule("transformer.resblocks.0")
-    own = "quick" if type(first.get_submodule("mlp.gelu")).__name__ == "QuickGELU" else "exact"
+    first = visual.transformer.resblocks[0]
+    own = "quick" if type(first.mlp.gelu).__name__ == "QuickGELU" else "exact"
     side = math.isqrt(len(state["positional_embedding"]) - 1)
-    preprocess: dict[str, tuple[float, float, float]] = visual.preprocess_cfg  # pyright: ignore[reportAssignmentType]
     architecture = Architecture(
         width=width,
-        layers=len(visual.get_submodule("transformer.resblocks")),  # pyright: ignore[reportArgumentType]
-        heads=first.get_submodule("attn").num_heads,  # pyright: ignore[reportArgumentType]
+        layers=len(visual.transformer.resblocks),
+        heads=first.attn.num_heads,
         mlp=len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
         patch=patch,
         embedding=state["proj"].shape[1],
         grid=grid,
         gelu=own if gelu == "own" else gelu,
-        mean=preprocess["mean"],
-        std=preprocess["std"],
+        mean=visual.preprocess_cfg["mean"],
+        std=visual.preprocess_cfg["std"],
         skip_blocks=skip_blocks,
     )
     encoder = DenseEncoder(architecture)

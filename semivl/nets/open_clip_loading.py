@@ -92,7 +92,9 @@ def _known(config: VlmConfig) -> tuple[str, str | None]:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not config.pretrained:
         raise ConfigError(
-            "CONF013", f"vlm.model {name} has no weights.", f"Set vlm.pretrained to one of {', '.join(tags)}, or a file."
+            "CONF013",
+            f"vlm.model {name} has no weights.",
+            f"Set vlm.pretrained to one of {', '.join(tags)}, or a file.",
         )
     weights = ROOT / config.pretrained
     if weights.is_file():
@@ -118,6 +120,8 @@ def _fault(config: VlmConfig, error: Exception) -> ConfigError:
         )
     if "size mismatch" in said or "key(s) in state_dict" in said or "safetensor" in said.lower():
         return ConfigError(
-            "CONF014", f"the weights of vlm.model {config.model} do not fit its config: {said}.", "Mend either."
+            "CONF014",
+            f"the weights of vlm.model {config.model} do not fit its config: {said}.",
+            "Mend either.",
         )
     return ConfigError("CONF012", f"open_clip cannot use vlm.model {config.model}: {said}.", "Mend its config.")

@@ -2,12 +2,15 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from semivl.config import Classes, VlmConfig
+from semivl.language.text import class_embeddings, definition_embeddings
 from semivl.nets.encoder import Architecture, DenseEncoder, Features, from_open_clip
+from semivl.nets.open_clip_loading import load_open_clip
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,7 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     Raises:
         ConfigError: the model or its weights cannot be loaded (see `load_open_clip`).
     """
-    from semivl.language.text import class_embeddings, definition_embeddings
-    from semivl.nets.open_clip_loading import load_open_clip
-
+    model: Any
     model, tokenizer = load_open_clip(config)
     cells = side // model.visual.patch_size[0]
     encoder = from_open_clip(model.visual, config.gelu, config.skip_blocks, (cells, cells))

@@ -57,12 +57,8 @@ class MetricBuffer:
             while self._pending:
                 self._client.log_batch(self._run_id, metrics=self._pending[:_BATCH])
                 del self._pending[:_BATCH]
-        except (
-            Exception
-        ) as error:  # whatever the network or the server does: training goes on, points are kept
-            _log.warning(
-                "MLflow took no metrics (%s); %d points wait in %s", error, len(self._pending), self._journal
-            )
+        except Exception as error:  # whatever the network or the server does: training goes on, points are kept
+            _log.warning("MLflow took no metrics (%s); %d points wait in %s", error, len(self._pending), self._journal)
             return False
         self._journal.unlink(missing_ok=True)
         return True

@@ -1,7 +1,7 @@
 """The finished model in MLflow's registry: a pyfunc made from code with safetensors inside, no pickle.
 
-It needs nothing but its own folder and the packages it lists: the project's code, the class names and the text
-embeddings travel with it.
+It needs nothing but its own folder and the packages it lists: the project's code, the class names and the
+text embeddings travel with it.
 """
 
 import shutil
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 NEEDED = (
-    "mlflow", "torch", "torchvision", "open_clip_torch", "numpy", "pandas", "pyarrow", "pillow", "safetensors",
-    "pydantic", "pydantic-settings", "omegaconf", "pyyaml",
+    "mlflow", "torch", "torchvision", "open_clip_torch", "numpy", "pandas", "pyarrow", "pillow",
+    "safetensors", "pydantic", "pydantic-settings", "omegaconf", "pyyaml",
 )  # fmt: skip
 """the packages that inference imports"""
 
 
 def register(run_id: str, bundle: Path, config: Config, manifest: Manifest) -> int:
-    """The version that holds this run's model, made once, under the alias `challenger` until it is decided on.
+    """The version that holds this run's model, made once; alias `challenger` until it is decided on.
 
     Args:
         bundle: folder that `semivl.training.bundle.save_bundle` wrote.
@@ -136,9 +136,7 @@ def _log_model(run_id: str, bundle: Path) -> "LoggedModel":
 
     run = client().get_run(run_id)
     params = {k: v for k, v in run.data.params.items() if len(v) <= 500}
-    logged = client().create_logged_model(
-        run.info.experiment_id, "model", run_id, params=params, model_type="semivl"
-    )
+    logged = client().create_logged_model(run.info.experiment_id, "model", run_id, params=params, model_type="semivl")
     with tempfile.TemporaryDirectory() as place:
         Model.log(
             artifact_path=None,
@@ -181,9 +179,7 @@ def _create_version(
     from mlflow.exceptions import MlflowException
 
     try:
-        client().create_registered_model(
-            name, description=f"Segmentation of {', '.join(config.classes.names)}."
-        )
+        client().create_registered_model(name, description=f"Segmentation of {', '.join(config.classes.names)}.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

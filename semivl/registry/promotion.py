@@ -1,18 +1,17 @@
 """The gate: a challenger becomes champion only if it is better on the same images.
 
-The decision is recorded in S3 first, then the alias moves. A promotion that is killed anywhere in between ends
-the same when it runs again, and what is decided stays decided.
+The decision is recorded in S3 first, then the alias moves. A promotion that is killed anywhere in between
+ends the same when it runs again, and what is decided stays decided.
 """
 
 from semivl.config import GateConfig, Record
 from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import Scores
-from semivl.registry.package import CHALLENGER, alias_version, model_version
+from semivl.registry.package import CHALLENGER, alias_version
 from semivl.registry.tracking import client
 
 CHAMPION = "champion"
-_DECIDED = "gate.decision"
 
 
 class Decision(Record):
@@ -78,9 +77,11 @@ def _verdict(gate: GateConfig, challenger: float, champion: float | None) -> tup
 
 def recorded(store: Store, model: str, challenger: int, digest: str) -> Decision | None:
     """The decision about this challenger on these images, if there is one that still stands."""
-    found = store.get_with_etag(_key(model, challenger, digest))
-    decision = Decision.model_validate_json(found[0]) if found else None
-    return None if decision is None or _overtaken(decision) else decision
+    key = f"{_place(model, challenger, digest)}.json"
+    if not store.exists(key):
+        return None
+    decision = Decision.model_validate_json(store.get(key))
+    return None if _overtaken(store, decision) else decision
 
 
 def apply(store: Store, decision: Decision) -> Decision:
@@ -93,7 +94,7 @@ def apply(store: Store, decision: Decision) -> Decision:
         RegistryError: REG007 the champion is no longer the one that the decision saw.
     """
     decision = _record(store, decision)
-    if _decided(decision):
+    if _carried_out(store, decision):
         return decision
     if decision.promoted:
         _move_alias(decision)
@@ -101,20 +102,18 @@ def apply(store: Store, decision: Decision) -> Decision:
         "gate.reason": decision.reason,
         "gate.challenger_miou": f"{decision.challenger_miou:.2f}",
         "gate.champion_miou": "" if decision.champion_miou is None else f"{decision.champion_miou:.2f}",
-        _DECIDED: "promoted" if decision.promoted else "rejected",  # last: it says that all is done
+        "gate.decision": "promoted" if decision.promoted else "rejected",
     }
     if decision.promoted and alias_version(decision.model, CHALLENGER) == decision.challenger:
         client().delete_registered_model_alias(decision.model, CHALLENGER)
     for name, value in tags.items():
         client().set_model_version_tag(decision.model, str(decision.challenger), name, value)
+    store.put_if_absent(_key(decision, "done"), b"carried out\n")
     return decision
 
 
 def _record(store: Store, decision: Decision) -> Decision:
-    key, body = (
-        _key(decision.model, decision.challenger, decision.digest),
-        decision.model_dump_json(indent=1).encode(),
-    )
+    key, body = _key(decision, "json"), decision.model_dump_json(indent=1).encode()
     found = store.get_with_etag(key)
     if found is None:
         _require_seen(decision)
@@ -122,7 +121,7 @@ def _record(store: Store, decision: Decision) -> Decision:
             return decision
         return Decision.model_validate_json(store.get(key))
     earlier = Decision.model_validate_json(found[0])
-    if not _overtaken(earlier):
+    if not _overtaken(store, earlier):
         return earlier
     _require_seen(decision)
     if store.put_if_match(key, body, found[1]):
@@ -147,17 +146,20 @@ def _require_seen(decision: Decision) -> None:
         )
 
 
-def _decided(decision: Decision) -> bool:
-    """Whether the decision was carried out to its end."""
-    return _DECIDED in model_version(decision.model, decision.challenger).tags
+def _carried_out(store: Store, decision: Decision) -> bool:
+    return store.exists(_key(decision, "done"))
 
 
-def _overtaken(decision: Decision) -> bool:
+def _overtaken(store: Store, decision: Decision) -> bool:
     """Whether the decision was cut short, and another champion came before it was completed."""
-    if not decision.promoted or _decided(decision):
+    if not decision.promoted or _carried_out(store, decision):
         return False
     return alias_version(decision.model, CHAMPION) not in (decision.champion, decision.challenger)
 
 
-def _key(model: str, challenger: int, digest: str) -> str:
-    return f"decisions/{model}/{challenger}-{digest}.json"
+def _key(decision: Decision, kind: str) -> str:
+    return f"{_place(decision.model, decision.challenger, decision.digest)}.{kind}"
+
+
+def _place(model: str, challenger: int, digest: str) -> str:
+    return f"decisions/{model}/{challenger}-{digest}"

@@ -16,7 +16,7 @@ from semivl.errors import RegistryError, SemivlError
 
 
 class SegmentationModel(PythonModel):
-    """Column `image` (bytes of a JPEG or PNG) -> `mask` (bytes of a palette PNG of class ids), `width`, `height`."""
+    """Column `image` (JPEG or PNG bytes) -> `mask` (bytes of a palette PNG of class ids), `width`, `height`."""
 
     def load_context(self, context: PythonModelContext) -> None:
         import torch
@@ -26,7 +26,9 @@ class SegmentationModel(PythonModel):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.predictor = load_bundle(Path(context.artifacts["bundle"]), device)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, context: Any, model_input: pd.DataFrame, params: Any = None
+    ) -> pd.DataFrame:
         """A row a photo, in the order given.
 
         Raises:

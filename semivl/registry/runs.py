@@ -51,7 +51,7 @@ class RunLogger:
         self._buffer.add(step, values)
 
     def previews(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """Overlays (H, W, 3) uint8 by name, each once a step. One that MLflow refuses is dropped with a warning."""
+        """Overlays (H, W, 3) uint8 by name, each once a step. One that MLflow refuses is dropped with a log line."""
         for name, image in images.items():
             key = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII)
             if (key, step) in self._shown:
@@ -97,7 +97,7 @@ def open_run(config: Config, manifest: Manifest, links: dict[str, str]) -> RunLo
     """The run of this training: a new one, or the one that an earlier attempt began.
 
     Args:
-        links: addresses by name, such as the Prefect run's and the Data Docs'; kept as tags and in the description.
+        links: addresses by name (the Prefect run's, the Data Docs'); kept as tags and in the description.
 
     Raises:
         RegistryError: REG001 MLflow cannot be reached.
@@ -140,9 +140,7 @@ def _create(config: Config, manifest: Manifest, key: str) -> "Run":
         "semivl.snapshot": manifest.version,
         "semivl.version": __version__,
     }
-    made = mlflow.create_run(
-        experiment_id(), tags=tags, run_name=f"{config.name}-{config.method.name}-{key[:6]}"
-    )
+    made = mlflow.create_run(experiment_id(), tags=tags, run_name=f"{config.name}-{config.method.name}-{key[:6]}")
     elder = _find(key)
     if elder is None or elder.info.run_id == made.info.run_id:
         return made

@@ -14,7 +14,7 @@ from semivl.registry.tracking import client
 
 
 def save_scores(store: Store, evaluation: Evaluation) -> Scores:
-    """Keeps the evaluation; scores.json comes last, so what can be read is whole. The first one kept stays."""
+    """Keeps the evaluation; scores.json comes last, so what can be read is whole. The first kept stays."""
     scores = evaluation.scores
     assert scores.model_version is not None, "Evaluation.of names the version"
     folder = _folder(scores.model, scores.model_version, scores.digest)
@@ -41,7 +41,7 @@ def read_scores(store: Store, model: str, version: int, digest: str) -> Evaluati
 
 
 def publish_scores(scores: Scores, report: Path) -> None:
-    """Shows the scores on the version's page, and puts the report among its run's artifacts as report/index.html.
+    """Shows the scores on the version's page, and puts report/index.html among its run's artifacts.
 
     Args:
         report: the file that `write_report` wrote; its name must be index.html.
@@ -62,15 +62,13 @@ def publish_scores(scores: Scores, report: Path) -> None:
 
 
 def _summary(scores: Scores) -> str:
+    where = f"`{scores.dataset}` snapshot `{scores.snapshot}`"
     lines = [
-        f"**{scores.miou:.1f} mIoU** on {scores.images} images of `{scores.dataset}` snapshot `{scores.snapshot}`.",
+        f"**{scores.miou:.1f} mIoU** on {scores.images} images of {where}.",
         "",
         "| class | IoU |",
         "|---|---|",
-        *(
-            f"| {name} | {'absent' if value is None else f'{value:.1f}'} |"
-            for name, value in scores.iou.items()
-        ),
+        *(f"| {name} | {'absent' if value is None else f'{value:.1f}'} |" for name, value in scores.iou.items()),
     ]
     return "\n".join(lines)
 

@@ -18,7 +18,6 @@ def path() -> Path:
 
 def ensure() -> dict[str, str]:
     """Writes services.env and gives its values: the credentials stay as they are once they are chosen."""
-    home().mkdir(parents=True, exist_ok=True, mode=0o700)
     known = dotenv_values(path()) if path().is_file() else {}
     chosen, own = ports(), users(Settings)
     values = {}

@@ -33,9 +33,8 @@ class Service:
     @property
     def recipe(self) -> str:
         """Hash of what the process is started with: another recipe needs another process."""
-        return hashlib.sha256(
-            json.dumps([self.command, self.environment], sort_keys=True).encode()
-        ).hexdigest()
+        decisive = {k: v for k, v in self.environment.items() if k.lower() != "no_proxy"}  # the shell's
+        return hashlib.sha256(json.dumps([self.command, decisive], sort_keys=True).encode()).hexdigest()
 
 
 def is_yours(name: str) -> bool:
@@ -82,9 +81,8 @@ def _s3() -> Service:
     }  # fmt: skip
     command = (str(binary), "-logtostderr=true", "mini", *(f"-{k}={v}" for k, v in flags.items()))
     private = _s3_credentials() | {"GOMEMLIMIT": "1GiB"}
-    return Service(
-        S3, "S3", command, address, f"{address}/healthz", s3_ports(first), "SEMIVL_S3_PORT", private
-    )
+    health = f"{address}/healthz"
+    return Service(S3, "S3", command, address, health, s3_ports(first), "SEMIVL_S3_PORT", private)
 
 
 def _mlflow() -> Service:
@@ -99,9 +97,7 @@ def _mlflow() -> Service:
     private = environment() | _s3_credentials() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if now.s3_endpoint:
         private["MLFLOW_S3_ENDPOINT_URL"] = now.s3_endpoint
-    return Service(
-        MLFLOW, "MLflow", command, address, f"{address}/health", (port,), "SEMIVL_MLFLOW_PORT", private
-    )
+    return Service(MLFLOW, "MLflow", command, address, f"{address}/health", (port,), "SEMIVL_MLFLOW_PORT", private)
 
 
 def _prefect() -> Service:

@@ -48,16 +48,12 @@ def apply_environment() -> None:
 
 
 def clean(inherited: dict[str, str]) -> dict[str, str]:
-    """`inherited` without what would lead an embedded service elsewhere (a Prefect profile, an MLflow token)."""
+    """`inherited` without what would lead past an embedded service: a Prefect profile, an MLflow token."""
     own = users(Settings)
     prefixes = () if own.prefect_api_url else ("PREFECT_",)
     prefixes += () if own.mlflow_uri else ("MLFLOW_",)
     # PREFECT__... is how Prefect tells a flow run's process who it is.
-    return {
-        k: v
-        for k, v in inherited.items()
-        if k.startswith("PREFECT__") or not k.startswith(prefixes or ("\0",))
-    }
+    return {k: v for k, v in inherited.items() if k.startswith("PREFECT__") or not k.startswith(prefixes or ("\0",))}
 
 
 def tool(name: str) -> Path:

@@ -17,9 +17,7 @@ class ServicePorts(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEMIVL_", extra="ignore", frozen=True)
 
-    s3_port: int = Field(
-        9330, ge=1024, le=55531, description="S3; the four above and each + 10000 are used too"
-    )
+    s3_port: int = Field(9330, ge=1024, le=55531, description="S3; takes the four above and each + 10000 too")
     mlflow_port: int = Field(5330, ge=1024, le=65535, description="MLflow")
     prefect_port: int = Field(4330, ge=1024, le=65535, description="Prefect")
     flow_runs: int = Field(2, ge=1, description="flow runs that the worker runs at once")

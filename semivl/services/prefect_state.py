@@ -40,7 +40,7 @@ def deploy_if_changed() -> bool:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=whole_environment(describe(WORKER)),
+            env=whole_environment(describe(WORKER)) | {"SEMIVL_ROOT": str(ROOT)},
             cwd=ROOT,
         )
     if done.returncode:
@@ -91,9 +91,7 @@ def _fingerprint() -> str:
     sources += sorted((ROOT / "flows").glob("**/*.py")) + sorted((ROOT / "conf").glob("**/*.yaml"))
     known = hashlib.sha256(str(ROOT).encode())
     for path in filter(Path.is_file, sources):
-        known.update(
-            str(path.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
-        )
+        known.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return known.hexdigest()
 
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from semivl.settings import home
 
 MARK = "SEMIVL_SERVICE"
 _LOG_BYTES = 16 << 20
+_LEFTOVER_GRACE = 2.0
 _CLOCK_STEP = 60.0
 """Seconds that a process' start time may seem to move when the system's clock is set."""
 _started: list[subprocess.Popen[bytes]] = []
@@ -56,7 +58,10 @@ def start(name: str, command: Iterable[str], environment: dict[str, str], recipe
             start_new_session=True,
         )
     _started.append(process)
-    _record(name, Recorded(process.pid, psutil.Process(process.pid).create_time(), recipe))
+    begun = psutil.Process(process.pid)
+    _record(name, Recorded(process.pid, begun.create_time(), recipe))
+    while process.poll() is None and not _is_ours(begun, (name,)):
+        time.sleep(0.005)  # the system shows the mark a moment after the program has begun
 
 
 def recorded(name: str) -> Recorded | None:
@@ -93,14 +98,15 @@ def stop(name: str, grace: float) -> None:
     first = running(name)
     if first is not None:
         _quietly(first.terminate)
-        psutil.wait_procs([first], timeout=grace)
+        _ended([first], grace)
     rest = marked(name)
     for process in rest:
         _quietly(process.terminate)
-    _, stubborn = psutil.wait_procs(rest, timeout=2)
-    for process in {*stubborn, *marked(name)}:
-        _quietly(process.kill)
-    psutil.wait_procs(stubborn, timeout=5)
+    _ended(rest, _LEFTOVER_GRACE)
+    while rest := marked(name):  # again, for what they started meanwhile
+        for process in rest:
+            _quietly(process.kill)
+        _ended(rest, 1)
     _record_path(name).unlink(missing_ok=True)
 
 
@@ -110,6 +116,21 @@ def log_tail(name: str, lines: int = 8) -> str:
         return "\n".join(log_path(name).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
+
+
+def _ended(processes: list[psutil.Process], seconds: float) -> None:
+    """Waits until all have ended, `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    while any(map(_lives, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether the process still runs; one that only waits for its parent to notice its end does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_ours(process: psutil.Process, names: tuple[str, ...]) -> bool:

@@ -16,6 +16,9 @@ _PATIENCE = 60.0
 _PAGE = 200
 """log lines that Prefect gives at once"""
 
+_OURS = "semivl"
+"""loggers whose lines tell how the work goes; the others are Prefect's about itself"""
+
 Say = Callable[[str], None]
 
 
@@ -41,18 +44,14 @@ def start(deployment: str, parameters: dict[str, Any]) -> UUID:
     with _client() as client:
         try:
             found = client.read_deployment_by_name(deployment)
-            return client.create_flow_run_from_deployment(
-                found.id, parameters=parameters, state=Scheduled()
-            ).id
+            return client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled()).id
         except ObjectNotFound:
             raise ServiceError(
                 "SERV102", f"Prefect knows no deployment {deployment}.", "Make them with `semivl up`."
             ) from None
         except PrefectHTTPStatusError as error:
             words = " ".join(error.response.text.split())
-            raise ServiceError(
-                "SERV103", f"Prefect does not take the run: {words}.", "Mend the parameters."
-            ) from None
+            raise ServiceError("SERV103", f"Prefect does not take the run: {words}.", "Mend the parameters.") from None
 
 
 def page(run: UUID) -> str:
@@ -72,7 +71,7 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
         ServiceError: SERV101 Prefect stays silent for a minute. The run is left alone.
     """
     told: set[str] = set()
-    state = ""
+    warned = False
     heard = time.monotonic()
     while True:
         try:
@@ -87,9 +86,9 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
         if found and found.state:
             if found.state.is_final():
                 return Ended(found.state.is_completed(), found.state.name, found.state.message or "")
-            if found.state.name != state and found.state.name in ("Scheduled", "Late"):
-                say("waiting for a worker")
-            state = found.state.name
+            if found.state.name == "Late" and not warned:
+                say("no worker has taken the run yet; `semivl status` shows whether one runs")
+                warned = True
         time.sleep(poll)
 
 
@@ -117,8 +116,11 @@ def latest(limit: int = 100) -> list[dict[str, Any]]:
                 "flow_runs": {"parent_task_run_id": {"is_null_": True}},
             },
         ).json()
+        flows = client.request("POST", "/flows/filter", json={}).json()
+    flows = {flow["id"]: flow["name"] for flow in flows}
     return [
         {
+            "flow": flows.get(run["flow_id"], ""),
             "experiment": run["parameters"].get("experiment", ""),
             "state": run["state_name"],
             "name": run["name"],
@@ -142,7 +144,8 @@ def _tell(client: Any, run: UUID, told: set[str], say: Say) -> None:
         for line in lines:
             if line["id"] not in told:
                 told.add(line["id"])
-                say(line["message"])
+                if line["name"].startswith(_OURS):
+                    say(line["message"])
         offset += len(lines)
         if len(lines) < _PAGE:
             return
@@ -179,6 +182,4 @@ def _silent() -> ServiceError:
     from prefect.settings import get_current_settings
 
     address = get_current_settings().api.url
-    return ServiceError(
-        "SERV101", f"Prefect cannot be reached at {address}.", "Start the services with `semivl up`."
-    )
+    return ServiceError("SERV101", f"Prefect cannot be reached at {address}.", "Start the services with `semivl up`.")

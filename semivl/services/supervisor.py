@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from semivl.data.store import Store
@@ -102,20 +103,21 @@ def require(*names: str) -> None:
     """Raises ServiceError SERV007 for the first of the embedded services that does not run."""
     for state in map(_state, _ordered(names)):
         if state.state in ("stopped", "starting"):
-            raise ServiceError(
-                "SERV007", f"{state.name} is {state.state} ({state.address}).", "Start it: semivl up."
-            )
+            raise ServiceError("SERV007", f"{state.name} is {state.state} ({state.address}).", "Start it: semivl up.")
 
 
 def is_healthy(service: Service) -> bool:
-    """Whether the service is of use now; a worker is when Prefect has heard of it lately."""
+    """Whether the service is of use now; a worker is when Prefect has heard of it since it began."""
     if service.name != WORKER:
         return answers(service.health)
+    known = processes.recorded(WORKER)
     try:
         found = call("POST", service.health, {}, seconds=5) or []
     except OSError:
         return False
-    return any(worker["status"] == "ONLINE" for worker in found)
+    online = [w["last_heartbeat_time"] for w in found if w["status"] == "ONLINE"]
+    beats = [datetime.fromisoformat(heard).timestamp() for heard in online]
+    return known is not None and max(beats, default=0) > known.created
 
 
 def _ordered(only: Iterable[str] | None) -> list[str]:
@@ -182,16 +184,15 @@ def _state(name: str) -> ServiceState:
     process = processes.running(name)
     if process is None:
         return ServiceState(name, "stopped", service.address, None, log)
-    return ServiceState(
-        name, "running" if is_healthy(service) else "starting", service.address, process.pid, log
-    )
+    return ServiceState(name, "running" if is_healthy(service) else "starting", service.address, process.pid, log)
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """One `up` or `down` at a time; a second one waits for the first."""
     folder = home() / "services"
-    folder.mkdir(parents=True, exist_ok=True)
+    home().mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

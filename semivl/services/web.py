@@ -37,7 +37,8 @@ def _ask(method: str, address: str, body: Any, seconds: float) -> tuple[int, byt
     connection = kind(parts.hostname or "", parts.port, timeout=seconds)
     try:
         content = None if body is None else json.dumps(body)
-        connection.request(method, parts.path or "/", content, {"Content-Type": "application/json"})
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, target, content, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -4,6 +4,8 @@ A checkpoint is a folder `step-00000100` with model.safetensors, optimizer.safet
 the hashes of the other two and is written last. The folder is made under a temporary name and renamed when whole;
 one that does not match its hashes is passed over for the one before. The random state needs no place in it: every
 draw follows from the seed and the step.
+
+Each is copied to S3 under checkpoints/KEY/, its state.json last, so that another machine can go on from it.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from semivl.data.store import Store
 
 KEPT = 2
 PARTS = ("model.safetensors", "optimizer.safetensors")
@@ -61,6 +65,34 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         saved.setdefault(int(place), {})[key] = tensor
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(json.loads((path / "state.json").read_text())["step"])
+
+
+def upload(store: Store, key: str, path: Path) -> None:
+    """Copies a checkpoint to S3, then drops those before the newest two there."""
+    for name in (*PARTS, "state.json"):
+        store.put(f"checkpoints/{key}/{path.name}/{name}", path / name)
+    for old in sorted(_remote(store, key), reverse=True)[KEPT:]:
+        for name in ("state.json", *PARTS):
+            store.delete(f"checkpoints/{key}/{old}/{name}")
+
+
+def fetch(store: Store, key: str, folder: Path) -> None:
+    """Brings the checkpoints of S3 that are newer than any whole one in `folder`, newest first, until one is whole."""
+    have = newest_whole(folder)
+    for name in sorted(_remote(store, key), reverse=True):
+        if have and name <= have.name:
+            return
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for part in (*PARTS, "state.json"):
+            store.download(f"checkpoints/{key}/{name}/{part}", folder / name / part)
+        if _is_whole(folder / name):
+            return
+
+
+def _remote(store: Store, key: str) -> set[str]:
+    """Names of the checkpoints in S3 that were copied whole."""
+    found = (k.split("/") for k in store.list(f"checkpoints/{key}/"))
+    return {parts[2] for parts in found if parts[3:] == ["state.json"]}
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,12 @@ from semivl.methods import Method
 
 
 def take_step(
-    method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batches, config: TrainConfig, step: int
+    method: Method,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batches,
+    config: TrainConfig,
+    step: int,
 ) -> dict[str, Tensor]:
     """One update; every random draw in it follows from the seed and the step. Returns the losses."""
     torch.manual_seed(config.seed * 1_000_003 + step)

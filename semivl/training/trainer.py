@@ -6,6 +6,7 @@ A training that was killed and resumed takes the very steps of an unbroken one, 
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,15 +20,15 @@ from semivl.data.checks import decode_image
 from semivl.data.sample import Row
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
-from semivl.data.stream import Steps, batches
+from semivl.data.stream import Batches, Steps, batches
 from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
 from semivl.evaluation.window import sliding_logits
 from semivl.methods import Method, create
 from semivl.nets.vlm import load_vlm
 from semivl.settings import home
-from semivl.training.bundle import is_whole, save_bundle
-from semivl.training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+from semivl.training.bundle import is_whole, save_bundle, train_key
+from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
 from semivl.training.step import build_optimizer, learning_rate, take_step
 
 log = logging.getLogger(__name__)
@@ -63,34 +64,35 @@ def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observ
     vlm = load_vlm(config.vlm, config.classes, config.train.crop)
     model = method.build(config.classes, vlm, training=True).to(device)
     optimizer = build_optimizer(model, config.train)
+    key = train_key(config, snapshot.manifest.version)
+    fetch(store, key, folder)
     found = newest_whole(folder)
     start = load_checkpoint(found, model, optimizer) if found else 0
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     steps = Steps(cache, *training_rows(snapshot, method), config.train)
     log.info("steps %d to %d on %s: %s", start, config.train.steps, device, counts(steps))
-    run = Run(config, method, model, optimizer, device, observer, folder)
-    run.steps(start, batches(steps, start, config.train.steps, config.compute.workers), preview_images(snapshot, cache))
+    run = Run(config, method, model, optimizer, device, observer, folder, store, key)
+    incoming = batches(steps, start, config.train.steps, config.compute.workers)
+    run.steps(start, incoming, preview_images(snapshot, cache))
     save_bundle(bundle, config, model, vlm.encoder.architecture)
     return bundle
 
 
+@dataclass(frozen=True)
 class Run:
     """The moving parts of one training."""
 
-    def __init__(
-        self,
-        config: Config,
-        method: Method,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        device: torch.device,
-        observer: Observer,
-        folder: Path,
-    ) -> None:
-        self.config, self.method, self.model, self.optimizer = config, method, model, optimizer
-        self.device, self.observer, self.folder = device, observer, folder
+    config: Config
+    method: Method
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    observer: Observer
+    folder: Path
+    store: Store
+    key: str
 
-    def steps(self, start: int, incoming: Iterable, previews: dict[str, Tensor]) -> None:
+    def steps(self, start: int, incoming: Iterable[Batches], previews: dict[str, Tensor]) -> None:
         """Takes the steps from `start` on, telling the observer on the way."""
         c = self.config.train
         since = time.perf_counter()
@@ -101,7 +103,9 @@ class Run:
                 values = {name: float(value) for name, value in losses.items()}
                 if not np.isfinite(values["total"]):
                     raise TrainingError(
-                        "TRAIN003", f"the loss of step {step} is {values['total']}.", "Lower train.learning_rate."
+                        "TRAIN003",
+                        f"the loss of step {step} is {values['total']}.",
+                        "Lower train.learning_rate.",
                     )
                 seconds, since = (time.perf_counter() - since) / c.log_every, time.perf_counter()
                 values |= {"learning_rate": learning_rate(c, step), "seconds_per_step": seconds}
@@ -110,7 +114,9 @@ class Run:
             if done % c.preview_every == 0 or done == c.steps:
                 self.observer.previews(done, self.overlays(previews))
             if done % c.checkpoint_every == 0 and done < c.steps:
-                self.observer.checkpoint(done, save_checkpoint(self.folder, done, self.model, self.optimizer))
+                path = save_checkpoint(self.folder, done, self.model, self.optimizer)
+                upload(self.store, self.key, path)
+                self.observer.checkpoint(done, path)
 
     @torch.inference_mode()
     def overlays(self, images: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -138,7 +144,9 @@ def training_rows(snapshot: Snapshot, method: Method) -> tuple[list[Row], list[R
         raise TrainingError("TRAIN001", f"{dataset} has no labelled training image.", "Add masks and ingest again.")
     if not unlabelled and method.needs != {"mask"}:
         raise TrainingError(
-            "TRAIN002", f"{dataset} has no unlabelled image to learn from.", "Add some, or use method supervised."
+            "TRAIN002",
+            f"{dataset} has no unlabelled image to learn from.",
+            "Add some, or use method supervised.",
         )
     return labelled, unlabelled
 

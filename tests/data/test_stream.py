@@ -13,9 +13,7 @@ from semivl.data.stream import permutation, positions
 @given(size=st.integers(1, 50), batch=st.integers(1, 7), world=st.integers(1, 4), seed=st.integers(0, 9))
 def test_each_sample_comes_exactly_once_an_epoch_on_any_world_size(size, batch, world, seed):
     steps = -(-2 * size // (batch * world))
-    sequence = [
-        p for s in range(steps) for r in range(world) for p in positions(s, batch, size, seed, r, world)
-    ]
+    sequence = [p for s in range(steps) for r in range(world) for p in positions(s, batch, size, seed, r, world)]
     assert sorted(sequence[:size]) == list(range(size))
     assert sorted(sequence[size : 2 * size]) == list(range(size))
 

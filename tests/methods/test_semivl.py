@@ -8,10 +8,16 @@ from semivl.config import IGNORE, MethodConfig
 from semivl.errors import ConfigError
 from semivl.methods import create, inference_state
 from semivl.methods.parts.guidance import Guidance
-from semivl.methods.parts.losses import PseudoLabels, consistency_loss, guidance_loss, pseudo_labels, supervised_loss
+from semivl.methods.parts.losses import (
+    PseudoLabels,
+    consistency_loss,
+    guidance_loss,
+    pseudo_labels,
+    supervised_loss,
+)
 from semivl.methods.parts.views import cutmix_boxes, mixed, strong_view
 from semivl.nets.segmenter import Segmenter
-from tests.tiny import CLASSES, N, SHAPE, SIDE, tiny_batches, tiny_vlm
+from tests.tiny import CLASSES, SHAPE, SIDE, N, tiny_batches, tiny_vlm
 
 
 @pytest.fixture
@@ -145,9 +151,7 @@ def test_every_trainable_tensor_gets_a_gradient():
 
 
 def test_unknown_method_and_unknown_setting_are_named():
-    with pytest.raises(ConfigError, match=r"CONF005.*semi-vl.*Known: semivl, supervised"):
+    with pytest.raises(ConfigError, match=r"CONF006.*semi-vl.*Known: semivl, supervised"):
         create(MethodConfig(name="semi-vl"))
     with pytest.raises(ConfigError, match=r"CONF003.*confidense is not a setting \(did you mean confidence"):
         create(MethodConfig(name="semivl", settings={"confidense": 0.9}))
-
-

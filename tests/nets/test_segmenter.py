@@ -6,7 +6,7 @@ import torch
 from semivl.nets.encoder import Features
 from semivl.nets.segmenter import Segmenter, perturbed
 from semivl.nets.vlm import concept_cosines
-from tests.tiny import N, SHAPE, SIDE, tiny_vlm
+from tests.tiny import SHAPE, SIDE, N, tiny_vlm
 
 
 @pytest.fixture

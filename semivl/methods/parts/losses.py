@@ -53,5 +53,3 @@ def agreement(first: Tensor, second: Tensor) -> Tensor:
     """Share of the pixels where two label maps agree, among those where neither is 255; 0 where there are none."""
     both = (first != IGNORE) & (second != IGNORE)
     return ((first == second) & both).sum() / both.sum().clamp(min=1)
-
-
