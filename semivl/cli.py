@@ -120,8 +120,8 @@ def pretrain(
     folder: Annotated[Path, typer.Argument(help="images/ and captions.jsonl")],
     config: Annotated[Path, typer.Option(help="an open_clip_config.json")],
     output: Annotated[Path, typer.Option(help="folder for the model")],
-    steps: Annotated[int, typer.Option()] = 1500,
-    batch: Annotated[int, typer.Option()] = 96,
+    steps: Annotated[int, typer.Option()] = 1400,
+    batch: Annotated[int, typer.Option()] = 64,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train a small CLIP from nothing on captioned images, in open_clip's own format."""

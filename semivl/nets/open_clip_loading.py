@@ -6,12 +6,13 @@ touches the network. An open_clip name with a weights tag downloads what is not 
 
 import difflib
 import json
-import logging
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
 from open_clip.transformer import VisionTransformer
+from safetensors import SafetensorError
 from torch import nn
 
 from semivl.config import VlmConfig
@@ -34,14 +35,11 @@ def load_open_clip(config: VlmConfig) -> tuple[nn.Module, Any]:
             CONF016 weights that could not be downloaded, CONF017 an image tower that is no plain ViT.
     """
     name, pretrained = _local(config) if config.model.startswith(_LOCAL) else _known(config)
-    quiet = logging.getLogger().level
     try:
         model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises bare RuntimeErrors, and whatever its hub client raises
         raise _fault(config, error) from error
-    finally:
-        logging.getLogger().setLevel(quiet)
     if not isinstance(model.visual, VisionTransformer) or model.visual.attn_pool is not None:
         raise ConfigError(
             "CONF017",
@@ -118,7 +116,8 @@ def _fault(config: VlmConfig, error: Exception) -> ConfigError:
             f"the weights of vlm.model {config.model} could not be had: {said}.",
             "Check the network, or download them elsewhere and set vlm.pretrained to the file.",
         )
-    if "size mismatch" in said or "key(s) in state_dict" in said or "safetensor" in said.lower():
+    unreadable = isinstance(error, SafetensorError | UnpicklingError)
+    if unreadable or "size mismatch" in said or "key(s) in state_dict" in said:
         return ConfigError(
             "CONF014",
             f"the weights of vlm.model {config.model} do not fit its config: {said}.",

@@ -6,6 +6,7 @@ text embeddings travel with it.
 
 import shutil
 import tempfile
+import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,8 @@ def _log_model(run_id: str, bundle: Path) -> "LoggedModel":
     run = client().get_run(run_id)
     params = {k: v for k, v in run.data.params.items() if len(v) <= 500}
     logged = client().create_logged_model(run.info.experiment_id, "model", run_id, params=params, model_type="semivl")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature is given
         Model.log(
             artifact_path=None,
             name="model",

@@ -8,7 +8,7 @@ whole at every moment, so a server that does not end in time is killed.
 import fcntl
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -56,7 +56,8 @@ def up(only: Iterable[str] | None = None) -> None:
 
     Raises:
         ServiceError: SERV001 a port is busy, SERV002 a service ended, SERV003 one does not answer,
-            SERV004 prefect.yaml cannot be deployed, SERV005 there is no such service, SERV006 not installed.
+            SERV004 prefect.yaml cannot be deployed, SERV005 there is no such service, SERV006 not installed,
+            SERV008 a service answers with an error.
     """
     names = _ordered(only)
     with _alone(), progress() as told:
@@ -88,8 +89,9 @@ def down() -> None:
                 continue
             told.waiting(f"stopping {name}")
             processes.stop(name, GRACE)
-            if name == WORKER and answers(describe(PREFECT).health):
-                crash_lost_runs()
+            if name == WORKER:
+                with suppress(ServiceError):  # without Prefect the next `up` does it
+                    crash_lost_runs()
         if running:
             told.done("stopped " + ", ".join(running))
 
@@ -113,7 +115,7 @@ def is_healthy(service: Service) -> bool:
     known = processes.recorded(WORKER)
     try:
         found = call("POST", service.health, {}, seconds=5) or []
-    except OSError:
+    except ServiceError:
         return False
     online = [w["last_heartbeat_time"] for w in found if w["status"] == "ONLINE"]
     beats = [datetime.fromisoformat(heard).timestamp() for heard in online]

@@ -5,6 +5,8 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from semivl.errors import ServiceError
+
 
 def answers(address: str, seconds: float = 2) -> bool:
     """Whether the address answers a GET with a status below 400."""
@@ -18,16 +20,18 @@ def call(method: str, address: str, body: Any = None, seconds: float = 20) -> An
     """The JSON that the address answers; None where there is nothing of that name (404).
 
     Raises:
-        OSError: not reachable, or the answer is an error.
+        ServiceError: SERV008, not reachable, or the answer is an error.
     """
+    remedy = "See what `semivl status` says and the service's log."
     try:
         status, answer = _ask(method, address, body, seconds)
-    except http.client.HTTPException as error:
-        raise OSError(f"{method} {address}: {error!r}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ServiceError("SERV008", f"{method} {address} got no answer: {error}.", remedy) from error
     if status == 404:
         return None
     if status >= 400:
-        raise OSError(f"{method} {address}: {status} {answer[:300].decode(errors='replace')}")
+        words = answer[:300].decode(errors="replace")
+        raise ServiceError("SERV008", f"{method} {address} got {status}: {words}.", remedy)
     return json.loads(answer) if answer else None
 
 

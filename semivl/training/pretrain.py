@@ -38,14 +38,14 @@ Progress = Callable[[int, dict[str, float]], None]
 class PretrainSettings(Record):
     """How long and how fast."""
 
-    steps: int = Field(1500, ge=1)
-    batch: int = Field(96, ge=2, description="image-caption pairs a step: each is a negative for all others")
+    steps: int = Field(1400, ge=1)
+    batch: int = Field(64, ge=2, description="image-caption pairs a step: each is a negative for all others")
     learning_rate: float = Field(1e-3, gt=0, description="of embeddings, biases and norms, with AdamW")
     matrix_rate: float = Field(3e-3, gt=0, description="of the transformers' matrices, with Muon")
     weight_decay: float = Field(0.05, ge=0, description="of the matrices; all else has none")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rates rise")
     crop: float = Field(0.7, gt=0, le=1, description="smallest share of the image's area that a crop keeps")
-    coarse: float = Field(0.85, ge=0, lt=1, description="share of the steps, the first, at half the image's side")
+    coarse: float = Field(0.92, ge=0, lt=1, description="share of the steps, the first, at half the image's side")
     words: float = Field(1.0, ge=0, description="weight of predicting the caption's words")
     seed: int = 0
 

@@ -32,7 +32,9 @@ def evaluation(predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache
     return evaluate(predictor, snapshot, cache).of("colours <b>&", 3)  # pyright: ignore[reportArgumentType]
 
 
-def page_of(evaluation: Evaluation, predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache, path: Path) -> str:
+def page_of(
+    evaluation: Evaluation, predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache, path: Path
+) -> str:
     pictures = examples(predictor, snapshot, cache, evaluation.per_image, count=2)  # pyright: ignore[reportArgumentType]
     write_report(path, *evaluation, pictures)
     return path.read_text()

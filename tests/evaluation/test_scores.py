@@ -79,7 +79,7 @@ def test_the_digest_stands_for_the_images_and_the_classes(snapshot: Snapshot) ->
 def test_a_model_of_other_classes_is_refused(snapshot: Snapshot, cache: ShardCache) -> None:
     model = ColourPredictor()
     model.classes = classes_of("cat", "dog")
-    with pytest.raises(RegistryError, match="REG002.*cat, dog.*unicorn"):
+    with pytest.raises(RegistryError, match=r"REG002.*cat, dog.*unicorn"):
         evaluate(model, snapshot, cache)  # pyright: ignore[reportArgumentType]
 
 

@@ -1,0 +1,60 @@
+"""What a person finds on MLflow's and Prefect's pages after one turn of the loop."""
+
+import uuid
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from semivl.services import runs
+from tests.loop import parameters
+
+PATIENCE = 30_000
+"""milliseconds; the pages are large programs themselves"""
+
+
+@pytest.fixture(scope="module")
+def turned(services) -> dict:
+    """The outcome of a finished turn of the loop."""
+    given = parameters(f"t-{uuid.uuid4().hex[:8]}")
+    started = runs.start(runs.PIPELINE, given)
+    said: list[str] = []
+    ended = runs.follow(started, said.append)
+    assert ended.completed, (ended, said)
+    return runs.outcome(started) | {"run": runs.page(started), "runs": runs.runs_page(), "form": deployment_page()}
+
+
+def deployment_page() -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("semivl-train/local")
+    return f"{runs.runs_page().removesuffix('/runs')}/deployments/deployment/{found.id}/run"
+
+
+def test_mlflow_shows_the_champion(turned, page: Page, tmp_path):
+    page.goto(turned["model page"])
+    expect(page.get_by_text("champion", exact=False).first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "mlflow-champion.png", full_page=True)
+
+
+def test_mlflow_shows_the_report(turned, page: Page, tmp_path):
+    page.goto(turned["report"])
+    expect(page.frame_locator("iframe").get_by_text("mIoU").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "mlflow-report.png")
+
+
+def test_prefect_shows_the_run_with_its_stages_and_outcome(turned, page: Page, tmp_path):
+    page.goto(turned["runs"])
+    expect(page.get_by_text("semivl-pipeline").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "prefect-runs.png")
+    page.goto(turned["run"])
+    expect(page.get_by_text("Completed").first).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("tab", name="Artifacts").click()
+    expect(page.get_by_text("Outcome of demo-supervised").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "prefect-artifacts.png")
+
+
+def test_prefect_shows_the_settings_as_a_form(turned, page: Page, tmp_path):
+    page.goto(turned["form"])
+    expect(page.get_by_text("name of a file in conf/experiment").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "prefect-form.png", full_page=True)

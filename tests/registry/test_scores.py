@@ -1,0 +1,61 @@
+"""Kept scores are whole or not there, and MLflow shows them once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from semivl.config import Config
+from semivl.data.snapshot import Manifest
+from semivl.data.store import Store
+from semivl.evaluation.scores import Evaluation, Scores
+from semivl.registry.package import model_version, register
+from semivl.registry.scores import publish_scores, read_scores, save_scores
+from semivl.registry.tracking import client, report_address, run_address, version_address
+
+
+def evaluation(scores: Scores) -> Evaluation:
+    return Evaluation(scores, pa.table({"key": ["a"], "iou": [0.5]}), np.arange(4).reshape(2, 2))
+
+
+def test_scores_come_back_as_they_were_kept(store: Store, config: Config, scored: Callable[..., Scores]) -> None:
+    kept = evaluation(scored(1, 42.0))
+    assert save_scores(store, kept) == kept.scores
+    found = read_scores(store, config.registered_model, 1, "d1")
+    assert found and found.scores == kept.scores and found.per_image.equals(kept.per_image)
+    assert np.array_equal(found.confusion, kept.confusion)
+    assert read_scores(store, config.registered_model, 2, "d1") is None
+
+
+def test_the_scores_kept_first_stay(store: Store, scored: Callable[..., Scores]) -> None:
+    first = save_scores(store, evaluation(scored(1, 42.0)))
+    assert save_scores(store, evaluation(scored(1, 43.0))) == first
+
+
+def test_scores_cut_short_are_not_seen(store: Store, config: Config, scored: Callable[..., Scores]) -> None:
+    save_scores(store, evaluation(scored(1, 42.0)))
+    store.delete(f"scores/{config.registered_model}/1/d1/scores.json")  # it would have come last
+    assert read_scores(store, config.registered_model, 1, "d1") is None
+    save_scores(store, evaluation(scored(1, 42.0)))
+    assert read_scores(store, config.registered_model, 1, "d1")
+
+
+def test_the_versions_page_shows_the_scores(
+    config: Config, manifest: Manifest, run_id: str, bundle: Path, scored: Callable[..., Scores], tmp_path: Path
+) -> None:
+    version = register(run_id, bundle, config, manifest)
+    report = tmp_path / "index.html"
+    report.write_text("<p>report</p>")
+    for _ in range(2):
+        publish_scores(scored(version, 42.0), report)
+    found = model_version(config.registered_model, version)
+    assert found.tags["semivl.miou"] == "42.00" and found.tags["semivl.scores_digest"] == "d1"
+    assert "42.0 mIoU" in str(found.description) and "| class 1 | absent |" in str(found.description)
+    assert [f.path for f in client().list_artifacts(run_id, "report")] == ["report/index.html"]
+
+
+def test_addresses_lead_to_mlflows_pages(mlflow_server: str) -> None:
+    assert version_address("a model", 3) == f"{mlflow_server}/#/models/a%20model/versions/3"
+    assert run_address("r1").startswith(f"{mlflow_server}/#/experiments/") and run_address("r1").endswith("/runs/r1")
+    assert report_address("r1").endswith("/runs/r1/artifacts/report/index.html")
