@@ -3,6 +3,9 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# Else pyright asks the network for its newest version.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -13,6 +13,7 @@ import resource
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], help="settings, as train.steps=100")
     chosen = parser.parse_args()
-    overrides = OmegaConf.to_container(OmegaConf.from_dotlist(chosen.set))
-    assert isinstance(overrides, dict)
+    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(chosen.set))
     store = open_store()
     print(f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print("| experiment | mIoU of each seed | mean | spread (standard deviation) | seconds a training |")

@@ -40,7 +40,7 @@ def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[
                 log.error(str(error))
                 return cast(R, Failed(message=str(error), data=error))
 
-        return flow(name=name, description=description)(guarded)
+        return flow(name=name, description=description, flow_run_name="{experiment}")(guarded)
 
     return decorate
 

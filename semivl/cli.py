@@ -77,7 +77,7 @@ def doctor() -> None:
     from semivl.services.doctor import doctor as look
 
     checks = look()
-    show_table([{"": "ok" if c.ok else "!!", "check": c.name, "found": c.found, "remedy": c.remedy} for c in checks])
+    show_table([{"": c.level, "check": c.name, "found": c.found, "remedy": c.remedy} for c in checks])
     if not all(c.ok for c in checks):
         raise typer.Exit(1)
 
@@ -128,11 +128,13 @@ def pretrain(
     from semivl.training.pretrain import PretrainSettings
     from semivl.training.pretrain import pretrain as train
 
+    chosen = PretrainSettings.model_validate({"steps": steps, "batch": batch, "seed": seed})
+
     def tell(step: int, values: dict[str, float]) -> None:
         if step % 20 == 0 or step == steps:
             print(f"step {step} of {steps}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
-    print(train(folder, config, output, PretrainSettings(steps=steps, batch=batch, seed=seed), tell))
+    print(train(folder, config, output, chosen, tell))
 
 
 @app.command()

@@ -179,15 +179,11 @@ def _picture(path: Path, data: bytes, max_pixels: int) -> tuple["Image.Image", i
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit here
             image = _open(data, ("JPEG", "PNG"))
     except Image.DecompressionBombError:
-        raise _CheckError(
-            path, "DATA010", "the header promises more pixels than Pillow will decode"
-        ) from None
+        raise _CheckError(path, "DATA010", "the header promises more pixels than Pillow will decode") from None
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise _CheckError(path, "DATA003", f"the header cannot be read: {error}") from None
     if image.width * image.height > max_pixels:
-        raise _CheckError(
-            path, "DATA010", f"{image.width} x {image.height} pixels are more than {max_pixels}"
-        )
+        raise _CheckError(path, "DATA010", f"{image.width} x {image.height} pixels are more than {max_pixels}")
     try:
         return _seen(image)
     except Exception as error:
@@ -236,9 +232,7 @@ def _mask_counts(
         raise _CheckError(source.mask, "DATA007", f"the mask cannot be decoded whole: {error}") from None
     unknown = [int(i) for i in np.flatnonzero(counts) if i >= len(classes) and i != IGNORE]
     if unknown:
-        raise _CheckError(
-            source.mask, "DATA004", f"ids {unknown} are outside the class map of {len(classes)} classes"
-        )
+        raise _CheckError(source.mask, "DATA004", f"ids {unknown} are outside the class map of {len(classes)} classes")
     if counts[IGNORE] == counts.sum():
         raise _CheckError(source.mask, "DATA012", f"every pixel is {IGNORE}, to be ignored")
     return tuple(int(n) for n in counts[: len(classes)]), int(counts[IGNORE])

@@ -124,22 +124,14 @@ def _with_lists(root: Path, found: Found) -> list[Source]:
     labelled = _listed(root, found.labelled_list, found, by_stem)
     evaluated = _listed(root, found.evaluation_list, found, by_stem) or {}
     _refuse_overlap(found, labelled or {}, evaluated)
-    masks = {
-        path: found.masks[stem] for stem, paths in by_stem.items() for path in paths if stem in found.masks
-    }
+    masks = {path: found.masks[stem] for stem, paths in by_stem.items() for path in paths if stem in found.masks}
     _refuse_shared(masks)
     named = {*found.tags, *found.captions}
     absent = {found.folder / n for n in named} | {*(labelled or {}), *evaluated}
-    orphans = {
-        found.folder / m.relative_to(found.mask_folder): m for s, m in found.masks.items() if s not in by_stem
-    }
+    orphans = {found.folder / m.relative_to(found.mask_folder): m for s, m in found.masks.items() if s not in by_stem}
     sources = []
     for path in sorted({*found.images, *absent, *orphans}):
-        name = (
-            path.relative_to(found.folder).as_posix()
-            if path.is_relative_to(found.folder)
-            else path.as_posix()
-        )
+        name = path.relative_to(found.folder).as_posix() if path.is_relative_to(found.folder) else path.as_posix()
         mask = evaluated.get(path) or (masks.get(path) if labelled is None else labelled.get(path))
         sources.append(
             Source(
@@ -153,9 +145,7 @@ def _with_lists(root: Path, found: Found) -> list[Source]:
     return sources
 
 
-def _listed(
-    root: Path, name: str | None, found: Found, by_stem: dict[str, list[Path]]
-) -> dict[Path, Path] | None:
+def _listed(root: Path, name: str | None, found: Found, by_stem: dict[str, list[Path]]) -> dict[Path, Path] | None:
     """The images that a list names, each with its mask; None without a list."""
     if name is None:
         return None
@@ -164,9 +154,7 @@ def _listed(
     for line in _read_list(root, name):
         image, mask = _pair(line, found.folder, images)
         whole = image.relative_to(found.folder).as_posix() if image.is_relative_to(found.folder) else ""
-        matches = (
-            [image] if image in images else by_stem.get(whole) or by_stem.get(_stem(image, found.folder))
-        )
+        matches = [image] if image in images else by_stem.get(whole) or by_stem.get(_stem(image, found.folder))
         for match in matches or [image]:
             stem = _stem(match, found.folder)
             listed[match] = mask or found.masks.get(stem) or found.mask_folder / f"{stem}.png"
@@ -275,9 +263,7 @@ def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> dict[str, l
             image, value = None, None
         if not isinstance(image, str) or not fits(value):
             shape = (
-                '{"image": "NAME.jpg", "tags": ["…"]}'
-                if kind == "tags"
-                else '{"image": "NAME.jpg", "caption": "…"}'
+                '{"image": "NAME.jpg", "tags": ["…"]}' if kind == "tags" else '{"image": "NAME.jpg", "caption": "…"}'
             )
             raise DataError("DATA105", f"line {number} of {path} cannot be used.", f"Write {shape}.")
         values.setdefault(image, []).append(value)

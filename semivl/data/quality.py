@@ -111,9 +111,7 @@ def _run_suites(snapshot: Snapshot, folder: Path) -> tuple[list[tuple[Rule, str]
     }
     source = context.data_sources.add_pandas(snapshot.manifest.dataset)
     faults = [
-        fault
-        for name, (table, rules) in suites.items()
-        for fault in _run_suite(context, source, name, table, rules)
+        fault for name, (table, rules) in suites.items() for fault in _run_suite(context, source, name, table, rules)
     ]
     context.build_data_docs(site_names=["pages"])
     return faults, sum(len(rules) for _, rules in suites.values())
@@ -126,9 +124,7 @@ def _run_suite(
     from great_expectations.checkpoint import UpdateDataDocsAction
 
     batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("whole")
-    suite = context.suites.add(
-        gx.ExpectationSuite(name=name, expectations=[_expectation(rule) for rule in rules])
-    )
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[_expectation(rule) for rule in rules]))
     definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
     pages: Any = UpdateDataDocsAction(name="pages", site_names=["pages"])
     checkpoint = context.checkpoints.add(

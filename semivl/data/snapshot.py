@@ -139,9 +139,7 @@ def commit(
         moved = json.dumps({"version": manifest.version}).encode()
         if store.put_if_match(_head_key(config.dataset), moved, etag):
             return manifest
-    raise DataError(
-        "DATA206", f"other ingests keep moving HEAD of {config.dataset}.", "Run semivl-ingest again."
-    )
+    raise DataError("DATA206", f"other ingests keep moving HEAD of {config.dataset}.", "Run semivl-ingest again.")
 
 
 def distinct(rows: Iterable[Row]) -> tuple[dict[str, Row], list[Quarantined]]:

@@ -118,9 +118,7 @@ class Store:
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in S3's order."""
         with self._faults(prefix):
-            for page in self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix
-            ):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (item["Key"] for item in page.get("Contents", ()))
 
     def delete(self, key: str) -> None:
@@ -128,9 +126,7 @@ class Store:
         with self._faults(key, pass_on=_ABSENT):
             self.client.delete_object(Bucket=self.bucket, Key=key)
 
-    def _put(
-        self, key: str, body: bytes | Path, condition: dict[str, str], lost: set[str] | frozenset[str]
-    ) -> bool:
+    def _put(self, key: str, body: bytes | Path, condition: dict[str, str], lost: set[str] | frozenset[str]) -> bool:
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"  # so that a browser shows a page
         named = {"Bucket": self.bucket, "Key": key, "ContentType": kind} | condition
         with self._faults(key, pass_on=lost) as fault:

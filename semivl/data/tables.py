@@ -39,9 +39,7 @@ def quarantine_table(refused: Iterable[Quarantined]) -> "pa.Table":
 
 def rows_of(table: "pa.Table") -> list[Row]:
     """The rows that `index_table` was made of."""
-    return [
-        Row(**row | {"tags": tuple(row["tags"]), "pixels": tuple(row["pixels"])}) for row in table.to_pylist()
-    ]
+    return [Row(**row | {"tags": tuple(row["tags"]), "pixels": tuple(row["pixels"])}) for row in table.to_pylist()]
 
 
 def where(table: "pa.Table", column: str, value: str) -> "pa.Table":

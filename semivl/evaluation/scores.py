@@ -76,9 +76,9 @@ class Evaluation(NamedTuple):
 
 def confusion(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
     """(N, N) int64 pixels by truth (row) and prediction (column); those with truth 255 do not count."""
-    known = truth != IGNORE
-    code = truth[known].to(torch.int32) * classes + prediction[known].to(torch.int32)
-    return torch.bincount(code, minlength=classes * classes).reshape(classes, classes)
+    code = truth.flatten().to(torch.int32) * classes + prediction.flatten()
+    # Counting the ignored pixels too, in rows of their own, takes a tenth of the time that picking the others out does.
+    return torch.bincount(code, minlength=(IGNORE + 1) * classes)[: classes * classes].reshape(classes, classes)
 
 
 def counts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """The ports that the embedded services take on 127.0.0.1, and who holds one that is busy."""
 
 import socket
+import time
 
 import psutil
 from pydantic import Field
@@ -48,9 +49,13 @@ def is_free(port: int) -> bool:
 
 
 def require_free(name: str, needed: tuple[int, ...], setting: str) -> None:
-    """Raises ServiceError SERV001 for the first of the ports that is busy."""
+    """Raises ServiceError SERV001 for the first of the ports that is busy, and stays so for two seconds."""
+    deadline = time.monotonic() + 2  # what was killed a moment ago may still hold it
     for port in needed:
-        if not is_free(port):
+        while not is_free(port):
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise ServiceError(
                 "SERV001",
                 f"{name} needs port {port} of {HOST}, which {holder(port) or 'another process'} holds.",

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from semivl.data.store import Store
-from semivl.errors import SemivlError, ServiceError
+from semivl.errors import SemivlError, ServiceError, StoreError
 from semivl.services import credentials, processes
 from semivl.services.embedded import (
     MLFLOW,
@@ -38,6 +38,7 @@ PATIENCE = 180.0
 """Seconds that a service may take to start; a cold disk and a busy machine included."""
 GRACE = 4.0
 """Seconds that a service has to end by itself."""
+_PROBE = "services/probe"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def up(only: Iterable[str] | None = None) -> None:
                 _start(service)
         _wait(servers, told, quiet=not starting)
         if S3 in names:
-            Store(settings()).ensure_bucket()
+            _wait_for_bucket(told, fresh=S3 in [s.name for s in starting])
         for service in wanted:
             if service.name == WORKER:
                 _start_worker(service, service in starting, told)
@@ -165,6 +166,28 @@ def _wait(services: list[Service], told: Progress, quiet: bool) -> None:
         if waiting:
             told.waiting("waiting for " + ", ".join(s.title for s in waiting))
             time.sleep(0.1)
+
+
+def _wait_for_bucket(told: Progress, fresh: bool) -> None:
+    """Until the bucket is there and, of an S3 that has just begun, gives back what it holds.
+
+    It answers before it has found its volumes again: reads of what was there before fail until then.
+    """
+    store, deadline = Store(settings()), time.monotonic() + PATIENCE
+    while True:
+        try:
+            store.ensure_bucket()
+            if fresh:
+                if store.exists(_PROBE):
+                    store.get(_PROBE)
+                store.put(_PROBE, b"written at every start")
+                store.get(_PROBE)
+            return
+        except StoreError as error:
+            if not fresh or error.code == "STORE002" or time.monotonic() > deadline:
+                raise
+        told.waiting("waiting for S3 to find its objects")
+        time.sleep(0.2)
 
 
 def _failed(code: str, service: Service, what: str) -> ServiceError:

@@ -8,7 +8,9 @@ open_clip's own format, which `vlm.model: local-dir:OUT` names.
 The loss is CLIP's symmetric InfoNCE (Radford et al. 2021, section 2.3), on the image's embedding and on that of the
 last block's value path, which dense guidance reads; beside it the words of the caption are predicted from the value
 path by a linear head that is dropped afterwards (Huang et al. 2024, SuperClass), which takes hold long before the
-contrast does where captions are few. The first share of the steps is run at half the image's side, for speed.
+contrast does where captions are few. The first share of the steps is run at half the image's side, for speed. The
+last share sees mosaics: several images laid out as tiles of one, each tile's patches against its own caption, so that
+a patch learns to speak of what is near it and not of the whole image.
 """
 
 import json
@@ -22,7 +24,7 @@ import open_clip
 import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,6 +48,9 @@ class PretrainSettings(Record):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rates rise")
     crop: float = Field(0.7, gt=0, le=1, description="smallest share of the image's area that a crop keeps")
     coarse: float = Field(0.92, ge=0, lt=1, description="share of the steps, the first, at half the image's side")
+    mosaic: float = Field(
+        0.0, ge=0, le=1, description="share of the steps, the last, on mosaics of 2, 3 or 4 tiles a side"
+    )
     words: float = Field(1.0, ge=0, description="weight of predicting the caption's words")
     seed: int = 0
 
@@ -79,13 +84,21 @@ def read_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def pretrain(folder: Path, config: Path, output: Path, settings: PretrainSettings, progress: Progress) -> Path:
-    """Trains the model that `config` describes from nothing; gives the folder with its weights, as float16.
+def pretrain(
+    folder: Path,
+    config: Path,
+    output: Path,
+    settings: PretrainSettings,
+    progress: Progress,
+    start: Path | None = None,
+) -> Path:
+    """Trains the model that `config` describes; gives the folder with its weights, as float16.
 
     Args:
         folder: images/ and captions.jsonl.
         config: an open_clip_config.json.
         output: folder for the result, made if need be.
+        start: folder of an earlier result to go on from; from nothing where left out.
 
     Raises:
         ConfigError: CONF011 or CONF012, the config is not there or cannot be used.
@@ -99,6 +112,8 @@ def pretrain(folder: Path, config: Path, output: Path, settings: PretrainSetting
         raise TrainingError("TRAIN061", what, "Give more images or set a smaller batch.")
     torch.manual_seed(settings.seed)
     model = open_clip.CLIP(**described["model_cfg"]).train()
+    if start:
+        model.load_state_dict({k: v.float() for k, v in load_file(start / WEIGHTS_FILE).items()})
     text: dict[str, Any] = described["model_cfg"]["text_cfg"]
     tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
     words = Words(tokenizer([pair.caption for pair in pairs]), described["model_cfg"]["embed_dim"])
@@ -106,10 +121,11 @@ def pretrain(folder: Path, config: Path, output: Path, settings: PretrainSetting
     preprocess |= described.get("preprocess_cfg", {})
     optimizers = _optimizers(model, words, settings)
     side: int = described["model_cfg"]["vision_cfg"]["image_size"]
-    for step, (images, captions) in enumerate(_batches(pairs, side, settings), 1):
+    patch: int = described["model_cfg"]["vision_cfg"]["patch_size"]
+    for step, (tiles, images, captions) in enumerate(_batches(pairs, side, patch, settings), 1):
         normalised = (images - _channel(preprocess["mean"])) / _channel(preprocess["std"])
         share = _rate_share(settings, step)
-        loss, right = _step(model, words, normalised, tokenizer(captions), settings)
+        loss, right = _step(model, words, normalised, tiles, tokenizer(captions), settings)
         if not math.isfinite(loss):
             raise TrainingError("TRAIN063", f"the loss of step {step} is {loss}.", "Lower the learning rates.")
         for optimizer in optimizers:
@@ -155,11 +171,11 @@ class Words(nn.Module):
 
 
 def _step(
-    model: open_clip.CLIP, words: Words, images: Tensor, tokens: Tensor, settings: PretrainSettings
+    model: open_clip.CLIP, words: Words, images: Tensor, tiles: int, tokens: Tensor, settings: PretrainSettings
 ) -> tuple[float, float]:
     """Accumulates the gradient of one batch; gives CLIP's loss and the share of images matched to their caption."""
     text = F.normalize(model.encode_text(tokens), dim=-1)
-    whole, value = embeddings(model.visual, images)
+    whole, value = embeddings(model.visual, mosaics(images, tiles), tiles)
     scale = model.logit_scale.exp()
     logits = scale * F.normalize(whole, dim=-1) @ text.T
     loss = info_nce(logits)
@@ -171,8 +187,18 @@ def _step(
     return loss.item(), right.item()
 
 
-def embeddings(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Of normalised images (B, 3, H, W) of any size: the image embedding, and the same by the value path, (B, D)."""
+def mosaics(images: Tensor, tiles: int) -> Tensor:
+    """Images (B, 3, S, S) as (B / tiles^2, 3, tiles * S, tiles * S), row by row."""
+    b, _, side, _ = images.shape
+    grid = images.view(b // tiles**2, tiles, tiles, 3, side, side)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, tiles * side, tiles * side)
+
+
+def embeddings(visual: Any, images: Tensor, tiles: int = 1) -> tuple[Tensor, Tensor]:
+    """Of the tiles of normalised images (B, 3, H, W): the embedding, and the same by the value path.
+
+    Both are (B * tiles^2, D), the mean over a tile's own patches; with one tile, open_clip's mean-pooled embedding.
+    """
     x = visual.conv1(images)
     grid = x.shape[-2:]
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x.flatten(2).transpose(1, 2)], dim=1)
@@ -184,8 +210,12 @@ def embeddings(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     v = F.linear(last.ln_1(x), last.attn.in_proj_weight[2 * c :], last.attn.in_proj_bias[2 * c :])
     v = x + last.attn.out_proj(v)
     v = v + last.mlp(last.ln_2(v))
-    whole, value = (visual._pool(y)[0] @ visual.proj for y in (last(x), v))
-    return whole, value
+
+    def of_tiles(tokens: Tensor) -> Tensor:
+        patches = visual.ln_post(tokens[:, 1:]).transpose(1, 2).unflatten(2, grid)
+        return F.adaptive_avg_pool2d(patches, tiles).flatten(2).transpose(1, 2).flatten(0, 1) @ visual.proj
+
+    return of_tiles(last(x)), of_tiles(v)
 
 
 def info_nce(logits: Tensor) -> Tensor:
@@ -216,17 +246,25 @@ def _rate_share(settings: PretrainSettings, step: int) -> float:
     return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
 
-def _batches(pairs: list[Pair], size: int, settings: PretrainSettings) -> Iterator[tuple[Tensor, list[str]]]:
-    """`steps` batches of ((B, 3, size, size) float32 in [0, 1], captions), every pair once an epoch."""
+def _batches(
+    pairs: list[Pair], size: int, patch: int, settings: PretrainSettings
+) -> Iterator[tuple[int, Tensor, list[str]]]:
+    """`steps` batches of (tiles a side, (B, 3, side, side) float32 in [0, 1], captions), every pair once an epoch."""
     rng = np.random.default_rng(settings.seed)
     order = np.empty(0, int)
     for step in range(1, settings.steps + 1):
-        side = size // 2 if step <= settings.coarse * settings.steps else size
-        if len(order) < settings.batch:
+        tiles, side, count = 1, size, settings.batch
+        if step <= settings.coarse * settings.steps:
+            side = size // 2
+        elif step > (1 - settings.mosaic) * settings.steps:
+            tiles = int(rng.integers(2, 5))
+            side = size // patch // tiles * patch
+            count = tiles**2 * max(1, settings.batch // 4)
+        while len(order) < count:
             order = np.concatenate([order, rng.permutation(len(pairs))])
-        chosen, order = [pairs[i] for i in order[: settings.batch]], order[settings.batch :]
+        chosen, order = [pairs[i] for i in order[:count]], order[count:]
         images = np.stack([_view(rng, pair.image, side, settings.crop) for pair in chosen])
-        yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, [pair.caption for pair in chosen]
+        yield tiles, torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, [pair.caption for pair in chosen]
 
 
 def _view(rng: np.random.Generator, path: Path, size: int, smallest: float) -> np.ndarray:

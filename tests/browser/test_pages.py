@@ -1,5 +1,6 @@
 """What a person finds on MLflow's and Prefect's pages after one turn of the loop."""
 
+import re
 import uuid
 
 import pytest
@@ -33,7 +34,7 @@ def deployment_page() -> str:
 
 def test_mlflow_shows_the_champion(turned, page: Page, tmp_path):
     page.goto(turned["model page"])
-    expect(page.get_by_text("champion", exact=False).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(r"^@\s*champion$")).first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=tmp_path / "mlflow-champion.png", full_page=True)
 
 
@@ -49,7 +50,7 @@ def test_prefect_shows_the_run_with_its_stages_and_outcome(turned, page: Page, t
     page.screenshot(path=tmp_path / "prefect-runs.png")
     page.goto(turned["run"])
     expect(page.get_by_text("Completed").first).to_be_visible(timeout=PATIENCE)
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     expect(page.get_by_text("Outcome of demo-supervised").first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=tmp_path / "prefect-artifacts.png")
 
@@ -57,4 +58,6 @@ def test_prefect_shows_the_run_with_its_stages_and_outcome(turned, page: Page, t
 def test_prefect_shows_the_settings_as_a_form(turned, page: Page, tmp_path):
     page.goto(turned["form"])
     expect(page.get_by_text("name of a file in conf/experiment").first).to_be_visible(timeout=PATIENCE)
+    page.get_by_text("ConfigOverrides", exact=True).click()
+    expect(page.get_by_text("name in the model registry").first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=tmp_path / "prefect-form.png", full_page=True)

@@ -31,9 +31,7 @@ def _photo(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32), **option
     return path
 
 
-def _mask(
-    path: Path, ids: np.ndarray | None = None, size: tuple[int, int] = (48, 32), mode: str = "P"
-) -> Path:
+def _mask(path: Path, ids: np.ndarray | None = None, size: tuple[int, int] = (48, 32), mode: str = "P") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if ids is None:
         ids = np.zeros(size[::-1], np.uint8)

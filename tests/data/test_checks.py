@@ -18,9 +18,7 @@ from semivl.data.checks import Checked, Quarantined, check, decode_image, decode
 from semivl.data.sample import Source
 
 MAX = 1_000_000
-ANYTHING = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+ANYTHING = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def run(root, classes, image="a.jpg", mask=None, max_pixels=MAX, split="train"):
@@ -46,12 +44,7 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def as_bytes(image: Image.Image, kind: str, **options) -> bytes:
@@ -187,9 +180,7 @@ def test_phone_picture_of_several_frames_is_a_jpeg(tmp_path, classes, make):
 
 
 @ANYTHING
-@given(
-    ids=hnp.arrays(np.uint8, (32, 48), elements=st.sampled_from([0, 1, 2, 255])), mode=st.sampled_from("LP")
-)
+@given(ids=hnp.arrays(np.uint8, (32, 48), elements=st.sampled_from([0, 1, 2, 255])), mode=st.sampled_from("LP"))
 def test_mask_ids_are_counted_and_kept(tmp_path, classes, make, ids, mode):
     make.photo(tmp_path / "a.jpg")
     body = make.mask(tmp_path / "m.png", ids, mode=mode).read_bytes()

@@ -134,9 +134,7 @@ def test_sample_is_replaced_unless_less_would_be_known(store, dataset, commit, k
 
 
 @examples(deadline=None)
-@given(
-    st.permutations([row("a", "val"), row("a"), row("a", mask=False), row("a", "val", source="images/0.jpg")])
-)
+@given(st.permutations([row("a", "val"), row("a"), row("a", mask=False), row("a", "val", source="images/0.jpg")]))
 def test_of_the_same_bytes_the_strongest_then_the_first_is_kept(rows):
     kept, doubled = snapshot.distinct(rows)
     assert list(kept.values()) == [row("a", "val", source="images/0.jpg")]

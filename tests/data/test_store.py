@@ -177,9 +177,7 @@ def test_endpoint_that_is_no_address(store):
     assert failure(other(store, s3_endpoint="nonsense").exists, "a").code == "STORE001"
 
 
-@pytest.mark.parametrize(
-    "changes", [{"s3_secret_key": SecretStr("wrong")}, {"s3_access_key": SecretStr("nobody")}]
-)
+@pytest.mark.parametrize("changes", [{"s3_secret_key": SecretStr("wrong")}, {"s3_access_key": SecretStr("nobody")}])
 def test_wrong_credentials_are_told_fast_and_not_shown(store, changes):
     begin = time.monotonic()
     wrong = other(store, **changes)
