@@ -115,8 +115,8 @@ class Run:
                 self.observer.previews(done, self.overlays(previews))
             if done % c.checkpoint_every == 0 and done < c.steps:
                 path = save_checkpoint(self.folder, done, self.model, self.optimizer)
-                upload(self.store, self.key, path)
                 self.observer.checkpoint(done, path)
+                upload(self.store, self.key, path)
 
     @torch.inference_mode()
     def overlays(self, images: dict[str, Tensor]) -> dict[str, np.ndarray]:
