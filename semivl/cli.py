@@ -120,21 +120,22 @@ def pretrain(
     folder: Annotated[Path, typer.Argument(help="images/ and captions.jsonl")],
     config: Annotated[Path, typer.Option(help="an open_clip_config.json")],
     output: Annotated[Path, typer.Option(help="folder for the model")],
-    steps: Annotated[int, typer.Option()] = 1400,
-    batch: Annotated[int, typer.Option()] = 64,
-    seed: Annotated[int, typer.Option()] = 0,
+    start: Annotated[Path | None, typer.Option(help="an earlier result to go on from")] = None,
+    changes: Changes = None,
 ) -> None:
-    """Train a small CLIP from nothing on captioned images, in open_clip's own format."""
+    """Train a small CLIP on captioned images, in open_clip's own format."""
+    from semivl.config import check
     from semivl.training.pretrain import PretrainSettings
     from semivl.training.pretrain import pretrain as train
 
-    chosen = PretrainSettings.model_validate({"steps": steps, "batch": batch, "seed": seed})
+    settings = check(PretrainSettings, as_overrides(changes), "pretrain")
 
     def tell(step: int, values: dict[str, float]) -> None:
-        if step % 20 == 0 or step == steps:
-            print(f"step {step} of {steps}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+        if step % 20 == 0 or step == settings.steps:
+            told = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            print(f"step {step} of {settings.steps}: {told}", flush=True)
 
-    print(train(folder, config, output, chosen, tell))
+    print(train(folder, config, output, settings, tell, start))
 
 
 @app.command()
@@ -175,16 +176,27 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
 
 def load_checked(experiment: str, changes: list[str] | None) -> tuple["Config", dict[str, Any]]:
     """The experiment with the changes of the command line, and the changes as the flows take them."""
+    from semivl.config import load
+
+    overrides = as_overrides(changes)
+    return load(experiment, overrides), overrides
+
+
+def as_overrides(changes: list[str] | None) -> dict[str, Any]:
+    """The changes of the command line, nested.
+
+    Raises:
+        ConfigError: CONF005, one of them is not KEY=VALUE.
+    """
     from omegaconf import OmegaConf
 
-    from semivl.config import load
     from semivl.errors import ConfigError
 
     for change in changes or ():
         if "=" not in change:
             raise ConfigError("CONF005", f"{change} is no setting.", "Write KEY=VALUE, such as train.steps=200.")
-    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes or ())))
-    return load(experiment, overrides), overrides
+    nested: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes or ())))
+    return nested
 
 
 def apply_environment() -> None:
