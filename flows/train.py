@@ -64,6 +64,7 @@ def train_once(config: Config, version: str | None, links: dict[str, str]) -> tu
             return done, number
         links = {name: link for name, link in links.items() if link}
         links["data_docs"] = store.address(validation.docs)
+        links |= {f"data_docs_{suite}": store.link(page) for suite, page in validation.pages.items()}
         with open_run(config, snapshot.manifest, links) as run:
             log.info("training %s, %s", key, run_address(run.run_id))
             bundle = fit(config, snapshot, store, folder, run)

@@ -41,5 +41,7 @@ def report(found: Validation) -> None:
     log.info("%s %s, %d expectations looked at", named, verdict, found.checked)
     lines = [f"**{named} {verdict}** ({found.checked} expectations)", ""]
     lines += [f"- failed: {words}" for words in found.failed] + [f"- warning: {words}" for words in found.warnings]
-    lines += ["", f"Data Docs: `{open_store().address(found.docs)}`"]
+    store = open_store()
+    pages = [f"[{suite}]({store.link(page)})" for suite, page in found.pages.items()]
+    lines += ["", f"Data Docs: {', '.join(pages)} (links good for a week), kept in `{store.address(found.docs)}`"]
     create_markdown_artifact("\n".join(lines), key=artifact_key("validation", found.dataset))

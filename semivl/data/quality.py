@@ -34,6 +34,8 @@ class Validation(Record):
     """expectations that were looked at"""
     docs: str
     """S3 key of the Data Docs' first page"""
+    pages: dict[str, str]
+    """S3 key of each suite's result page; `Store.link` gives an address for a browser"""
 
 
 def validate(store: Store, snapshot: Snapshot) -> Validation:
@@ -43,6 +45,7 @@ def validate(store: Store, snapshot: Snapshot) -> Validation:
     with tempfile.TemporaryDirectory() as folder:
         faults, checked = _run_suites(snapshot, Path(folder))
         _put_folder(store, Path(folder), prefix)
+        pages = {page.parts[1]: f"{prefix}{page}" for page in _result_pages(Path(folder))}
     result = Validation(
         dataset=manifest.dataset,
         version=manifest.version,
@@ -51,6 +54,7 @@ def validate(store: Store, snapshot: Snapshot) -> Validation:
         warnings=tuple(words for rule, words in faults if rule.severity == "warning"),
         checked=checked,
         docs=f"{prefix}index.html",
+        pages=pages,
     )
     store.put(_key(manifest.dataset, manifest.version), result.model_dump_json(indent=1).encode())
     return result
@@ -115,6 +119,11 @@ def _run_suites(snapshot: Snapshot, folder: Path) -> tuple[list[tuple[Rule, str]
     ]
     context.build_data_docs(site_names=["pages"])
     return faults, sum(len(rules) for _, rules in suites.values())
+
+
+def _result_pages(folder: Path) -> list[Path]:
+    """The pages validations/SUITE/.../*.html, relative to the folder of the Data Docs."""
+    return sorted(page.relative_to(folder) for page in (folder / "validations").rglob("*.html"))
 
 
 def _run_suite(

@@ -51,6 +51,11 @@ class Store:
     def address(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
+    def link(self, page: str) -> str:
+        """An address that a browser opens an HTML object with, signed for a week, S3's longest."""
+        asked = {"Bucket": self.bucket, "Key": page, "ResponseContentType": "text/html"}
+        return self.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=7 * 24 * 3600)
+
     def ensure_bucket(self) -> None:
         """Makes the bucket where it is not there."""
         with self._faults("", pass_on=_ABSENT) as fault:

@@ -1,11 +1,14 @@
 """Scores on the shelf: kept in S3 by model version and digest, shown on the version's page in MLflow."""
 
 import io
+import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from mlflow.entities import Metric
 
 from semivl.data.store import Store
 from semivl.evaluation.scores import Evaluation, Scores
@@ -56,9 +59,21 @@ def publish_scores(scores: Scores, report: Path) -> None:
     }
     if version.run_id:
         client().log_artifact(version.run_id, str(report), "report")
+        _log_metrics(version.run_id, scores)
     for name, value in tags.items():
         client().set_model_version_tag(scores.model, number, name, value)
     client().update_model_version(scores.model, number, _summary(scores))
+
+
+def _log_metrics(run_id: str, scores: Scores) -> None:
+    """Shows the scores among the run's metrics, once."""
+    values = {"miou": scores.miou, "accuracy": scores.accuracy, "ms_per_image": scores.ms_per_image}
+    values |= {f"iou/{name}": value for name, value in scores.iou.items() if value is not None}
+    named = {re.sub(r"[^\w. /-]", "_", f"{scores.split}/{name}"): value for name, value in values.items()}
+    known = client().get_run(run_id).data.metrics
+    if any(known.get(name) != value for name, value in named.items()):
+        now = int(1000 * time.time())
+        client().log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in named.items()])
 
 
 def _summary(scores: Scores) -> str:
