@@ -12,6 +12,7 @@ from semivl.config import Config, load
 from semivl.data.snapshot import read
 from semivl.data.store import open_store
 from semivl.evaluation.scores import Scores
+from semivl.methods import create
 from semivl.registry.package import alias_version, model_version
 from semivl.registry.promotion import CHAMPION, Decision
 from semivl.registry.tracking import report_address, version_address
@@ -28,6 +29,7 @@ def pipeline(experiment: str = "demo", overrides: Overrides | None = None) -> De
         experiment: name of a file in conf/experiment
         overrides: settings that differ from the experiment's
     """
+    create(load(experiment, overrides).method)  # an unknown method is told before the work begins
     snapshot = ingest(experiment, overrides)
     validate(experiment, overrides, snapshot=snapshot)
     version = train(experiment, overrides, snapshot=snapshot)

@@ -13,6 +13,7 @@ from semivl.config import Config, load
 from semivl.data.quality import require_valid
 from semivl.data.snapshot import read
 from semivl.data.store import open_store
+from semivl.methods import create
 from semivl.registry.package import register
 from semivl.registry.runs import finished_run, open_run
 from semivl.registry.tracking import run_address, version_address
@@ -34,6 +35,7 @@ def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot
         snapshot: version to learn from; the current one where empty
     """
     config = load(experiment, overrides)
+    create(config.method)  # an unknown method is told before the work begins
     run_id, version = train_once(config, snapshot, {"prefect_run": flow_run.get_flow_run_ui_url() or ""})
     model = config.registered_model
     create_link_artifact(
