@@ -5,6 +5,7 @@ touches the network. An open_clip name with a weights tag downloads what is not 
 """
 
 import difflib
+import hashlib
 import json
 from pathlib import Path
 from pickle import UnpicklingError
@@ -67,6 +68,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         what = f"{path} is no open_clip config: {error}."
         raise ConfigError("CONF012", what, "Compare it with conf/vlm/tiny-clip/open_clip_config.json.") from None
     return config
+
+
+def weights_digest(config: VlmConfig) -> str:
+    """SHA-256 of the weights where they are a file here; empty where open_clip's tag stands for them."""
+    local = config.model.startswith(_LOCAL)
+    path = ROOT / config.model.removeprefix(_LOCAL) / WEIGHTS_FILE if local else Path(config.pretrained or "")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _local(config: VlmConfig) -> tuple[str, None]:

@@ -13,6 +13,7 @@ from semivl.config import Classes, Config, EvaluationConfig, MethodConfig, Recor
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.encoder import Architecture
+from semivl.nets.open_clip_loading import weights_digest
 from semivl.nets.vlm import blank_vlm
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -81,6 +82,6 @@ def load_bundle(folder: Path, device: str = "cpu") -> Predictor:
 
 
 def train_key(config: Config, version: str) -> str:
-    """Sixteen hex digits of all that decides the weights: the experiment's learning part and the snapshot."""
+    """Sixteen hex digits of all that decides the weights: what the experiment learns with, from, and starts at."""
     parts = config.digest("classes", "vlm", "method", "train", "evaluation")
-    return hashlib.sha256(f"{parts} {version}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{parts} {weights_digest(config.vlm)} {version}".encode()).hexdigest()[:16]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from semivl.config import MethodConfig, TrainConfig
+from semivl.config import MethodConfig, TrainConfig, load
 from semivl.methods import create
+from semivl.training.bundle import train_key
 from semivl.training.checkpoint import checkpoints, load_checkpoint, newest_whole, save_checkpoint
 from semivl.training.step import build_optimizer, learning_rate, take_step
 from tests.tiny import CLASSES, SHAPE, tiny_batches, tiny_vlm
@@ -91,3 +92,14 @@ def test_two_groups_with_the_papers_multipliers_hold_all_that_trains():
     assert backbone["weight_decay"] == rest["weight_decay"] == 0.01
     held = {id(p) for group in (backbone, rest) for p in group["params"]}
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_other_weights_of_the_encoder_make_another_training(tmp_path):
+    weights = tmp_path / "open_clip_model.safetensors"
+    config = load("demo", {"vlm": {"model": f"local-dir:{tmp_path}"}})
+    keys = []
+    for body in (b"first", b"second", b"first"):
+        weights.write_bytes(body)
+        keys.append(train_key(config, "v1"))
+    assert keys[0] == keys[2] != keys[1]
+    assert train_key(config, "v2") != train_key(config, "v1")
