@@ -111,18 +111,15 @@ def services(s3: Settings, mlflow_server: str, prefect_server: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def new_store(s3: Settings) -> Iterator[Callable[[], Store]]:
-    """Gives a Store on a bucket of its own each time."""
-    made: list[Store] = []
+def new_store(s3: Settings) -> Callable[[], Store]:
+    """Gives a Store on a bucket of its own each time; what is left at the end goes with S3's folder."""
 
     def make() -> Store:
-        made.append(Store(s3.model_copy(update={"s3_bucket": f"test-{uuid.uuid4().hex[:12]}"})))
-        made[-1].ensure_bucket()
-        return made[-1]
+        made = Store(s3.model_copy(update={"s3_bucket": f"test-{uuid.uuid4().hex[:12]}"}))
+        made.ensure_bucket()
+        return made
 
-    yield make
-    for store in made:
-        _remove(store)
+    return make
 
 
 @pytest.fixture

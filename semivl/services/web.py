@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,12 +20,18 @@ def answers(address: str, seconds: float = 2) -> bool:
 def call(method: str, address: str, body: Any = None, seconds: float = 20) -> Any:
     """The JSON that the address answers; None where there is nothing of that name (404).
 
+    A server that says it is too busy (503), as Prefect does while its SQLite is locked, is asked again.
+
     Raises:
         ServiceError: SERV008, not reachable, or the answer is an error.
     """
     remedy = "See what `semivl status` says and the service's log."
     try:
+        until = time.monotonic() + seconds
         status, answer = _ask(method, address, body, seconds)
+        while status == 503 and time.monotonic() < until:
+            time.sleep(0.5)
+            status, answer = _ask(method, address, body, seconds)
     except (OSError, http.client.HTTPException) as error:
         raise ServiceError("SERV008", f"{method} {address} got no answer: {error}.", remedy) from error
     if status == 404:

@@ -107,6 +107,7 @@ def test_run_without_a_process_is_crashed_by_the_next_up(services: Settings) -> 
 
 
 def test_down_ends_everything_that_carries_the_mark(services: Settings) -> None:
+    supervisor.up()
     stray = _stray_flow_run()
     began = time.monotonic()
     supervisor.down()
