@@ -70,10 +70,10 @@ def top_1(vlm: VlmConfig, classes: Classes, scenes: list[Scene]) -> float:
 def dense_probabilities(vlm: VlmConfig, classes: Classes, scenes: list[Scene]) -> Tensor:
     """(B, N, S, S) float32 as dense guidance has it."""
     loaded = load_vlm(vlm, classes, SIZE)
-    encoder = loaded.encoder.eval()
+    encoder, text = loaded.encoder.eval(), loaded.required_text("this benchmark")
     found = []
     for chunk in _chunks(scenes):
-        cosines = concept_cosines(encoder(as_batch(chunk)), loaded.phrases, loaded.phrase_class, len(classes))
+        cosines = concept_cosines(encoder(as_batch(chunk)), text.phrases, text.phrase_class, len(classes))
         cosines = F.interpolate(cosines, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         found.append((100 * cosines).softmax(1))
     return torch.cat(found)

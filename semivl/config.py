@@ -1,8 +1,9 @@
 """The experiment: what conf/ says, merged with OmegaConf and checked by frozen pydantic models.
 
 `conf/experiment/NAME.yaml` names one file of each group (`data: scenes`) and overrides what it wants to
-(`data: {use: scenes, labelled: 12}`). `load` returns the checked whole. The flows take `Overrides`, the same
-models with every field optional, so that Prefect's page shows them as a form.
+(`data: {use: scenes, labelled: 12}`). With `base: OTHER` it starts from another experiment. `load` returns the checked
+whole. The flows take `Overrides`, the same models with every field optional, so that Prefect's page shows them as a
+form.
 """
 
 import difflib
@@ -48,6 +49,7 @@ class Classes(Record):
 
     classes: tuple[ClassDefinition, ...] = Field(min_length=2, max_length=255)
     prompt: str = Field("a photo of a {}", description="template around names and definitions")
+    joined: bool = Field(False, description="take the spaces out of names in prompts, as SemiVL was trained on VOC")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,13 +63,17 @@ class DataConfig(Record):
     """A source of images and how to read it."""
 
     dataset: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="name under which snapshots are kept")
-    layout: Literal["voc", "folder"] = Field("folder", description="how the source folder is arranged")
+    layout: Literal["ade20k", "cityscapes", "coco", "folder", "voc"] = Field(
+        "folder", description="how the source folder is arranged"
+    )
     source: Path = Field(description="folder with the images; relative to the checkout")
+    train_list: str | None = Field(None, description="file that lists the images to train on; all of them otherwise")
     labelled_list: str | None = Field(
         None,
-        description="file in the source that lists the images whose masks may be used; all masks otherwise",
+        description="file that lists the images whose masks may be used; all masks otherwise. Lists are looked for in "
+        "the source, then in the checkout",
     )
-    evaluation_list: str | None = Field(None, description="file in the source that lists the evaluation images")
+    evaluation_list: str | None = Field(None, description="file that lists the evaluation images")
     evaluation_share: float = Field(
         0.2,
         gt=0,
@@ -79,12 +85,18 @@ class DataConfig(Record):
 
 
 class VlmConfig(Record):
-    """The vision-language model: an open_clip name, or a folder in open_clip's own format."""
+    """The image encoder, mostly a vision-language model's: by open_clip's or timm's name, or from a folder."""
 
-    model: str = Field(description="open_clip model name, or local-dir:PATH relative to the checkout")
-    pretrained: str | None = Field(None, description="open_clip's weights tag or a file; not for local-dir")
+    model: str = Field(
+        description="open_clip's model name, timm:NAME for an encoder without text, or a folder as local-dir:PATH "
+        "(open_clip's format), aligned:PATH or spoken:PATH; PATH is relative to the checkout"
+    )
+    pretrained: str | None = Field(None, description="open_clip's weights tag or a file; not for folders")
     gelu: Literal["exact", "quick", "own"] = Field("own", description="activation of the encoder's MLPs")
-    skip_blocks: tuple[int, int] = Field((0, 4), description="blocks whose value path feeds the decoder, shallow first")
+    layer_norm_eps: float | None = Field(None, gt=0, description="of all the encoder's norms; its own where empty")
+    normalisation: Literal["own", "imagenet"] = Field("own", description="mean and deviation that images are fed with")
+    skip_blocks: tuple[int, ...] = Field((0, 4), description="blocks whose value path feeds the decoder, shallow first")
+    conv_stem: bool = Field(False, description="a ResNet-101 stem and first stage as the shallowest skip feature")
 
 
 class MethodConfig(Record):
@@ -101,10 +113,19 @@ class TrainConfig(Record):
     batch: int = Field(8, ge=1, description="labelled images a step; as many unlabelled ones for methods that use them")
     crop: int = Field(512, ge=16, description="side of the training crop in pixels")
     scale: tuple[float, float] = Field((0.5, 2.0), description="range of the random resize, relative to short_side")
-    short_side: int = Field(512, ge=16, description="short side in pixels that scale 1 stands for")
+    short_side: int | None = Field(
+        512,
+        ge=16,
+        description="short side in pixels that scale 1 stands for; where empty, the image's own size is scale 1",
+    )
+    long_side: int | None = Field(None, ge=16, description="bound of the long side at scale 1; none where empty")
+    antialias: bool = Field(
+        True, description="low-pass an image that is made smaller, which OpenCV's bilinear does not"
+    )
     learning_rate: float = Field(1e-4, gt=0)
     backbone_multiplier: float = Field(0.01, ge=0)
     decoder_multiplier: float = Field(10.0, gt=0)
+    conv_multiplier: float = Field(0.1, ge=0, description="of the encoder's convolutional stem, where it has one")
     weight_decay: float = Field(0.01, ge=0)
     seed: int = 0
     checkpoint_every: int = Field(100, ge=1, description="steps")
@@ -113,12 +134,18 @@ class TrainConfig(Record):
 
 
 class EvaluationConfig(Record):
-    """How a model is scored: a sliding window whose logits are averaged (SemiVL, section 5 of the spec)."""
+    """How a model is scored: by a sliding window (spec 5)."""
 
+    mode: Literal["average_logits", "sum_probabilities"] = Field(
+        "average_logits", description="what overlapping windows add up; sum_probabilities cuts the last ones short"
+    )
     short_side: int | None = Field(None, description="resize so before prediction; native size where empty")
     window: int = Field(512, ge=16)
     stride: int = Field(426, ge=1)
     batch: int = Field(4, ge=1, description="windows predicted at once")
+    repeat_to_multiple_of: int = Field(
+        1, ge=1, description="count the first images twice until their number divides, as that many GPUs once did"
+    )
 
 
 class ComputeConfig(Record):
@@ -127,6 +154,23 @@ class ComputeConfig(Record):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(0, ge=0, description="processes that decode and crop")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's own choice where empty")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the networks; losses and cosines stay fp32")
+    compile: bool = Field(False, description="torch.compile the encoder and the decoder's steps")
+    class_chunk: int | None = Field(
+        10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
+    )
+
+
+class GuidanceConfig(Record):
+    """Who guides a training that takes guidance."""
+
+    vlm: VlmConfig | None = Field(None, description="a file of conf/vlm; the student's own frozen copy where empty")
+    labels: Path | None = Field(
+        None, description="folder of label maps KEY.png that guide in a model's place, 255 where unsure"
+    )
+    table_side: int | None = Field(
+        None, ge=16, description="image side in pixels that the guide's position table is for; the crop where empty"
+    )
 
 
 class GateConfig(Record):
@@ -147,6 +191,7 @@ class Config(Record):
     method: MethodConfig
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluation: EvaluationConfig = EvaluationConfig()  # pyright: ignore[reportCallIssue]
+    guidance: GuidanceConfig = GuidanceConfig()  # pyright: ignore[reportCallIssue]
     compute: ComputeConfig
     gate: GateConfig
 
@@ -194,8 +239,7 @@ def load(experiment: str, overrides: BaseModel | dict[str, Any] | None = None) -
     """
     if isinstance(overrides, BaseModel):
         overrides = overrides.model_dump(mode="json", exclude_none=True)
-    chosen = _read("experiment", experiment)
-    merged = {"name": experiment, **{k: v for k, v in chosen.items() if k not in GROUPS}}
+    chosen = _experiment(experiment)
     for group in GROUPS:
         if group not in chosen:
             raise ConfigError(
@@ -203,9 +247,40 @@ def load(experiment: str, overrides: BaseModel | dict[str, Any] | None = None) -
                 f"conf/experiment/{experiment}.yaml has no {group}.",
                 f"Add one of: {_names(group)}.",
             )
-        merged[group] = _group(group, chosen[group])
-    whole = OmegaConf.merge(OmegaConf.create(merged), OmegaConf.create(overrides or {}))
+    whole = OmegaConf.merge(chosen, OmegaConf.create(expanded(overrides or {})))
     return check(Config, OmegaConf.to_container(whole, resolve=True), f"experiment {experiment}")
+
+
+def expanded(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides with the name of a guide replaced by what its file in conf/vlm says.
+
+    Raises:
+        ConfigError: CONF001 there is no such file.
+    """
+    guidance = overrides.get("guidance")
+    if not isinstance(guidance, dict) or not isinstance(guidance.get("vlm"), str):
+        return overrides
+    guide = OmegaConf.to_container(_read("vlm", guidance["vlm"]))
+    return overrides | {"guidance": guidance | {"vlm": guide}}
+
+
+def _experiment(name: str, above: tuple[str, ...] = ()) -> DictConfig:
+    """The settings of an experiment's file, its groups read, merged onto those of the experiment it is based on."""
+    if name in above:
+        raise ConfigError("CONF003", f"experiments {', '.join(above)} are based on each other.", "Mend their base.")
+    read = _read("experiment", name)
+    base = read.pop("base", None)
+    settings = _experiment(base, (*above, name)) if base else OmegaConf.create({})
+    settings["name"] = name
+    for key, value in read.items():
+        partial = OmegaConf.is_dict(value) and "use" not in value
+        if key in GROUPS and not (partial and key in settings):
+            settings[key] = _group(str(key), value)
+        else:
+            value = expanded({"guidance": OmegaConf.to_container(value)})["guidance"] if key == "guidance" else value
+            settings = OmegaConf.merge(settings, {key: value})
+            assert isinstance(settings, DictConfig)
+    return settings
 
 
 def check(model: type[T], value: Any, where: str) -> T:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from semivl.config import ClassDefinition, Classes
 from semivl.data.stream import Batches, Labelled, Unlabelled
+from semivl.language.text import ClassText
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.encoder import Architecture, DenseEncoder
 from semivl.nets.vlm import DenseVLM
@@ -25,7 +26,7 @@ def tiny_vlm(seed: int = 0, width: int = 16, grid: int = SIDE // PATCH) -> Dense
     torch.nn.init.normal_(encoder.position, std=0.1)
     torch.nn.init.normal_(encoder.class_token, std=0.1)
     text = F.normalize(torch.randn(N, 8), dim=1)
-    return DenseVLM(encoder, text, text, torch.arange(N))
+    return DenseVLM(encoder, ClassText(text, text, text, torch.arange(N)))
 
 
 def noise(batch: int, side: int = SIDE) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from semivl.config import IGNORE, Classes
+from semivl.data.mask_ids import class_ids
 from semivl.data.sample import Row, Source, Supervision
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Files:
-    """The bytes of one image and its mask, read but not looked into."""
+    """The bytes of one image and its mask, read but not checked. The mask's values are class ids."""
 
     image: bytes
     mask: bytes | None
@@ -76,7 +77,8 @@ def read_files(source: Source, root: Path) -> Files | Quarantined:
         image = _read(root, source.image, "DATA001", (_JPEG, _PNG), "DATA002", "neither JPEG nor PNG")
         if source.mask is None:
             return Files(image, None)
-        return Files(image, _read(root, source.mask, "DATA008", (_PNG,), "DATA006", "not a PNG of class ids"))
+        mask = _read(root, source.mask, "DATA008", (_PNG,), "DATA006", "not a PNG of class ids")
+        return Files(image, class_ids(mask, source.mask_ids))
     except _CheckError as fault:
         return fault.quarantined
 

@@ -6,16 +6,15 @@ quarantine and count it; only what spoils the whole source is raised.
 A new layout is one function in LAYOUTS that returns a Found.
 """
 
-import difflib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from semivl.config import DataConfig
+from semivl.data.lists import find_list, read_captions, read_list, read_tags
+from semivl.data.mask_ids import MaskIds
 from semivl.data.sample import Source
 from semivl.errors import DataError
 from semivl.settings import ROOT
@@ -33,6 +32,8 @@ class Found:
     mask_folder: Path
     labelled_list: str | None
     evaluation_list: str | None
+    mask_ids: dict[str, MaskIds] = field(default_factory=dict)
+    """what a mask's values mean where they are not class ids, by the ending of its name"""
     tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ def list_sources(config: DataConfig) -> list[Source]:
     found = LAYOUTS[config.layout](root, config)
     if not found.images:
         raise DataError("DATA102", f"there are no images in {root / found.folder}.", _ARRANGED[config.layout])
-    sources = _with_lists(root, found)
+    sources = _with_lists(root, found, config.train_list)
     if found.evaluation_list is None:
         sources = _held_out(root, sources, config.evaluation_share)
     return sorted(sources, key=lambda s: s.image.as_posix())
@@ -79,6 +80,57 @@ def _voc(root: Path, config: DataConfig) -> Found:
     )
 
 
+def _ade20k(root: Path, config: DataConfig) -> Found:
+    images, masks = Path("images"), Path("annotations")
+    parts = ("training", "validation")
+    return Found(
+        images=[p for part in parts for p in _files(root, images / part)],
+        masks={k: v for part in parts for k, v in _by_stem(_files(root, masks / part), masks).items()},
+        folder=images,
+        mask_folder=masks,
+        labelled_list=config.labelled_list,
+        evaluation_list=config.evaluation_list or "conf/splits/ade20k/val.txt",
+        mask_ids={".png": "ade20k"},
+    )
+
+
+def _cityscapes(root: Path, config: DataConfig) -> Found:
+    images, masks = Path("leftImg8bit"), Path("gtFine")
+    own = "_gtFine_labelIds.png"
+    paired: dict[str, Path] = {}
+    for ending in (own, "_gtFine_labelTrainIds.png"):  # the later, already made by Cityscapes' own script, win
+        for part in ("train", "val"):
+            for path in _files(root, masks / part):
+                stem, is_mask, _ = path.relative_to(masks).as_posix().partition(ending)
+                if is_mask:
+                    paired[f"{stem}_leftImg8bit"] = path
+    return Found(
+        images=[p for part in ("train", "val") for p in _files(root, images / part)],
+        masks=paired,
+        folder=images,
+        mask_folder=masks,
+        labelled_list=config.labelled_list,
+        evaluation_list=config.evaluation_list or "conf/splits/cityscapes/val.txt",
+        mask_ids={own: "cityscapes"},
+    )
+
+
+def _coco(root: Path, config: DataConfig) -> Found:
+    folder, masks = Path(), Path("masks")
+    images = [p for part in ("train2017", "val2017") for p in _files(root, Path(part))]
+    by_id = _by_stem(_files(root, masks), masks)
+    paired = {_stem(p, folder): by_id[p.stem] for p in images if p.stem in by_id}
+    alone = by_id.keys() - {p.stem for p in images}
+    return Found(
+        images=images,
+        masks=paired | {stem: by_id[stem] for stem in alone},
+        folder=folder,
+        mask_folder=masks,
+        labelled_list=config.labelled_list,
+        evaluation_list=config.evaluation_list or "conf/splits/coco/val.txt",
+    )
+
+
 def _folder(root: Path, config: DataConfig) -> Found:
     images, masks = Path("images"), Path("masks")
     return Found(
@@ -88,13 +140,22 @@ def _folder(root: Path, config: DataConfig) -> Found:
         mask_folder=masks,
         labelled_list=config.labelled_list,
         evaluation_list=config.evaluation_list,
-        tags={name: _all_tags(lists) for name, lists in _lines_of(root, "tags", _is_tags).items()},
-        captions={name: "\n".join(lines) for name, lines in _lines_of(root, "captions", _is_caption).items()},
+        tags=read_tags(root),
+        captions=read_captions(root),
     )
 
 
-LAYOUTS: dict[str, Callable[[Path, DataConfig], Found]] = {"voc": _voc, "folder": _folder}
+LAYOUTS: dict[str, Callable[[Path, DataConfig], Found]] = {
+    "voc": _voc,
+    "folder": _folder,
+    "ade20k": _ade20k,
+    "cityscapes": _cityscapes,
+    "coco": _coco,
+}
 _ARRANGED = {
+    "ade20k": "The layout `ade20k` has images/training, images/validation and annotations/ with the same names.",
+    "cityscapes": "The layout `cityscapes` has leftImg8bit/train, leftImg8bit/val and gtFine/ with the same cities.",
+    "coco": "The layout `coco` has train2017/, val2017/ and masks/ with a PNG of class ids for each image's number.",
     "voc": "The layout `voc` has JPEGImages/ and SegmentationClass/.",
     "folder": "The layout `folder` has images/ and, for some of them, masks/ with a PNG of the same name.",
 }
@@ -117,32 +178,46 @@ def _stem(path: Path, folder: Path) -> str:
     return within.with_suffix("").as_posix() if within.name else within.as_posix()
 
 
-def _with_lists(root: Path, found: Found) -> list[Source]:
+def _with_lists(root: Path, found: Found, train_list: str | None) -> list[Source]:
     by_stem: dict[str, list[Path]] = {}
     for path in found.images:
         by_stem.setdefault(_stem(path, found.folder), []).append(path)
     labelled = _listed(root, found.labelled_list, found, by_stem)
     evaluated = _listed(root, found.evaluation_list, found, by_stem) or {}
+    trained = _listed(root, train_list, found, by_stem)
     _refuse_overlap(found, labelled or {}, evaluated)
     masks = {path: found.masks[stem] for stem, paths in by_stem.items() for path in paths if stem in found.masks}
     _refuse_shared(masks)
     named = {*found.tags, *found.captions}
     absent = {found.folder / n for n in named} | {*(labelled or {}), *evaluated}
     orphans = {found.folder / m.relative_to(found.mask_folder): m for s, m in found.masks.items() if s not in by_stem}
+    everything = {*found.images, *absent, *orphans}
+    if trained is not None:
+        everything = {*trained, *(labelled or {}), *evaluated}
     sources = []
-    for path in sorted({*found.images, *absent, *orphans}):
+    for path in sorted(everything):
         name = path.relative_to(found.folder).as_posix() if path.is_relative_to(found.folder) else path.as_posix()
         mask = evaluated.get(path) or (masks.get(path) if labelled is None else labelled.get(path))
+        mask = mask or orphans.get(path)
         sources.append(
             Source(
                 image=path,
                 split="val" if path in evaluated else "train",
-                mask=mask or orphans.get(path),
+                mask=mask,
+                mask_ids=_meaning(mask, found),
                 tags=found.tags.get(name, ()),
                 caption=found.captions.get(name) or None,
             )
         )
     return sources
+
+
+def _meaning(mask: Path | None, found: Found) -> MaskIds:
+    """What the mask's values mean."""
+    for ending, ids in found.mask_ids.items():
+        if mask and mask.name.endswith(ending):
+            return ids
+    return "class"
 
 
 def _listed(root: Path, name: str | None, found: Found, by_stem: dict[str, list[Path]]) -> dict[Path, Path] | None:
@@ -151,15 +226,13 @@ def _listed(root: Path, name: str | None, found: Found, by_stem: dict[str, list[
         return None
     listed: dict[Path, Path] = {}
     images = set(found.images)
-    for line in _read_list(root, name):
+    for line in read_list(find_list(root, name)):
         image, mask = _pair(line, found.folder, images)
         whole = image.relative_to(found.folder).as_posix() if image.is_relative_to(found.folder) else ""
         matches = [image] if image in images else by_stem.get(whole) or by_stem.get(_stem(image, found.folder))
         for match in matches or [image]:
             stem = _stem(match, found.folder)
             listed[match] = mask or found.masks.get(stem) or found.mask_folder / f"{stem}.png"
-    if not listed:
-        raise DataError("DATA104", f"{root / name} names no image.", "Write one image name a line.")
     return listed
 
 
@@ -173,20 +246,6 @@ def _pair(line: str, folder: Path, images: set[Path]) -> tuple[Path, Path | None
     if second.lower().endswith(".png") and Path(first).suffix and placed(line) not in images:
         return placed(first), Path(second.strip())
     return placed(line), None
-
-
-def _read_list(root: Path, name: str) -> list[str]:
-    path = root / name
-    if not path.is_file():
-        known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.txt"))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Lists there: {', '.join(known[:10]) or 'none'}."
-        raise DataError("DATA103", f"there is no list {name} in {root}.", hint)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("DATA104", f"{path} cannot be read ({error}).", "Save it as UTF-8 text.") from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _refuse_overlap(found: Found, labelled: dict[Path, Path], evaluated: dict[Path, Path]) -> None:
@@ -233,38 +292,3 @@ def _hash_rank(path: Path) -> float | None:
             return int(hashlib.file_digest(file, "sha256").hexdigest()[-13:], 16) / 16**13
     except OSError:
         return None
-
-
-def _is_tags(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
-
-
-def _is_caption(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _all_tags(lists: list[list[str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(tag for tags in lists for tag in tags))
-
-
-def _lines_of(root: Path, kind: str, fits: Callable[[Any], bool]) -> dict[str, list[Any]]:
-    """The values that tags.jsonl or captions.jsonl gives for each image: it may have several lines."""
-    path, name = root / f"{kind}.jsonl", kind if kind == "tags" else "caption"
-    values: dict[str, list[Any]] = {}
-    if not path.is_file():
-        return values
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            image, value = entry["image"], entry[name]
-        except (ValueError, KeyError, TypeError):
-            image, value = None, None
-        if not isinstance(image, str) or not fits(value):
-            shape = (
-                '{"image": "NAME.jpg", "tags": ["…"]}' if kind == "tags" else '{"image": "NAME.jpg", "caption": "…"}'
-            )
-            raise DataError("DATA105", f"line {number} of {path} cannot be used.", f"Write {shape}.")
-        values.setdefault(image, []).append(value)
-    return values

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from semivl.data.mask_ids import MaskIds
+
 Split = Literal["train", "val"]
 Supervision = Literal["mask", "tags", "caption", "none"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -24,6 +26,7 @@ class Source:
     mask: Path | None = None
     tags: tuple[str, ...] = ()
     caption: str | None = None
+    mask_ids: MaskIds = "class"
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,21 @@ another number. The n-th sample of the sequence belongs to epoch n // size, and 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from semivl.config import TrainConfig
-from semivl.data.augment import crop_image, crop_mask, draw_crop, outside
+from semivl.config import IGNORE, TrainConfig
+from semivl.data.augment import Pixels, crop_image, crop_mask, draw_crop, outside
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.checks import decode_image, decode_mask
 from semivl.data.sample import Row
+from semivl.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Unlabelled:
     """(B, 3, S, S) uint8"""
     ignored: Tensor
     """(B, S, S) bool: padding"""
+    hints: Tensor | None = None
+    """(B, S, S) int64 label maps from `guidance.labels`, 255 where unsure"""
+
+    def reversed(self) -> "Unlabelled":
+        """The same, the last image first."""
+        return replace(self, **{name: t.flip(0) for name, t in vars(self).items() if t is not None})
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ class Batches:
         """The same on a device."""
 
         def moved(part: Labelled | Unlabelled | None):
-            return part and type(part)(*(t.to(device, non_blocking=True) for t in vars(part).values()))
+            held = {name: t for name, t in vars(part).items() if t is not None} if part else {}
+            return part and replace(part, **{name: t.to(device, non_blocking=True) for name, t in held.items()})
 
         return Batches(moved(self.labelled), moved(self.unlabelled), moved(self.partner))  # pyright: ignore
 
@@ -74,9 +83,17 @@ class Steps(Dataset[Batches]):
     """The batches of a training by step number."""
 
     def __init__(
-        self, cache: ShardCache, labelled: Sequence[Row], unlabelled: Sequence[Row], config: TrainConfig
+        self,
+        cache: ShardCache,
+        labelled: Sequence[Row],
+        unlabelled: Sequence[Row],
+        config: TrainConfig,
+        partner: bool = True,
+        hints: Path | None = None,
     ) -> None:
+        """`partner`: with other crops of the same unlabelled photos; `hints`: folder of label maps KEY.png."""
         self.cache, self.labelled, self.unlabelled, self.config = cache, labelled, unlabelled, config
+        self.partner, self.hints = partner, hints
 
     def __getitem__(self, step: int) -> Batches:
         c = self.config
@@ -86,8 +103,11 @@ class Steps(Dataset[Batches]):
             return Batches(labelled)
         chosen = [self.unlabelled[i] for i in positions(step, c.batch, len(self.unlabelled), c.seed)]
         images = [decode_image(read_sample(self.cache, row)[0]) for row in chosen]
-        views = [self._unlabelled(images, np.random.default_rng((c.seed, step, part))) for part in (1, 2)]
-        return Batches(labelled, *views)
+        hints = [read_hint(self.hints, row) for row in chosen] if self.hints else None
+        views = (1, 2) if self.partner else (1,)
+        return Batches(
+            labelled, *(self._unlabelled(images, hints, np.random.default_rng((c.seed, step, v))) for v in views)
+        )
 
     def _labelled(self, rows: Sequence[Row], random: np.random.Generator) -> Labelled:
         images, masks = [], []
@@ -100,10 +120,32 @@ class Steps(Dataset[Batches]):
             masks.append(crop_mask(decode_mask(mask), crop))
         return Labelled(_stacked(images), torch.from_numpy(np.stack(masks)).long())
 
-    def _unlabelled(self, images: Sequence[np.ndarray], random: np.random.Generator) -> Unlabelled:
+    def _unlabelled(
+        self, images: Sequence[Pixels], hints: Sequence[Pixels] | None, random: np.random.Generator
+    ) -> Unlabelled:
         crops = [draw_crop(image.shape[0], image.shape[1], self.config, random) for image in images]
         cut = [crop_image(image, crop) for image, crop in zip(images, crops, strict=True)]
-        return Unlabelled(_stacked(cut), torch.from_numpy(np.stack([outside(crop) for crop in crops])))
+        ignored = torch.from_numpy(np.stack([outside(crop) for crop in crops]))
+        if hints is None:
+            return Unlabelled(_stacked(cut), ignored)
+        cut_hints = [crop_mask(hint, crop) for hint, crop in zip(hints, crops, strict=True)]
+        return Unlabelled(_stacked(cut), ignored, torch.from_numpy(np.stack(cut_hints)).long())
+
+
+def read_hint(folder: Path, row: Row) -> Pixels:
+    """(H, W) uint8 label map of the sample; 255 everywhere where the folder has none.
+
+    Raises:
+        DataError: DATA120, the file is no map of the image's size.
+    """
+    path = folder / f"{row.key}.png"
+    if not path.is_file():
+        return np.full((row.height, row.width), IGNORE, np.uint8)
+    hint = decode_mask(path.read_bytes())
+    if hint.shape != (row.height, row.width):
+        what = f"{path} is {hint.shape[1]} x {hint.shape[0]}, its image {row.width} x {row.height}."
+        raise DataError("DATA120", what, "Make the label maps (guidance.labels) of the images' own size.")
+    return hint
 
 
 def batches(steps: Steps, start: int, stop: int, workers: int) -> Iterator[Batches]:

@@ -7,7 +7,9 @@ mIoU are points from 0 to 100; pixels that nobody labelled (255) count nowhere.
 import hashlib
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -141,6 +143,7 @@ def evaluate(
     rows = evaluation_rows(snapshot, split)
     n = len(predictor.classes)
     total = np.zeros((n, n), dtype=np.int64)
+    times = _times_counted(rows, predictor.evaluation.repeat_to_multiple_of)
     records = []
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -150,11 +153,18 @@ def evaluate(
         mask = predicted_mask(predictor, photo)
         ms = 1000 * (time.perf_counter() - begun)
         matrix = confusion(torch.from_numpy(truth.copy()), torch.from_numpy(mask), n).numpy()
-        total += matrix
+        total += matrix * times[row.key]
         records.append(_record(row, matrix, ms))
         if progress:
             progress(done, len(rows))
     return Evaluation(_scores(snapshot, split, total, records), _table(records), total)
+
+
+def _times_counted(rows: Sequence[Row], multiple: int) -> Counter[str]:
+    """How often each sample counts in the whole: once, and the first by name again until the number divides."""
+    whole = -(-len(rows) // multiple) * multiple
+    by_name = sorted(rows, key=lambda row: row.source)
+    return Counter(row.key for row in islice(cycle(by_name), whole))
 
 
 def read_pair(cache: ShardCache, row: Row) -> tuple[np.ndarray, np.ndarray]:

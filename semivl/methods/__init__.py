@@ -14,6 +14,7 @@ from semivl.config import Classes, MethodConfig, Record, check
 from semivl.data.sample import Supervision
 from semivl.data.stream import Batches
 from semivl.errors import ConfigError
+from semivl.methods.parts import average
 from semivl.nets.vlm import DenseVLM
 
 Losses = dict[str, Tensor]
@@ -25,11 +26,20 @@ class Method(Protocol):
 
     needs: frozenset[Supervision]
     """kinds of sample that it learns from"""
+    passes: tuple[int, int]
+    """images that encoder and decoder process with gradients, for each image of a batch"""
+    partner: bool
+    """whether a step needs other crops of its unlabelled photos too, for CutMix"""
 
     def __init__(self, settings: Any) -> None: ...
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool) -> nn.Module:
-        """The model; parts that only training needs are under the name `teacher`."""
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+        """The model. `guide` gives dense guidance in training, to a method that takes it.
+
+        Parts by name: `encoder` and its `stem` have learning rates of their own. Made for training alone are `teacher`,
+        made anew from the guide whenever it is needed, and `average`, a moving average of the model, which takes the
+        model's place in the end.
+        """
         ...
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
@@ -63,10 +73,23 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def inference_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's weights without what only training needs."""
+def after_step(model: nn.Module, step: int) -> None:
+    """What follows an update of the weights: the moving average moves, where the model keeps one."""
+    if average.NAME in dict(model.named_children()):
+        average.update(model, step)
+
+
+def evolving_state(model: nn.Module) -> dict[str, Tensor]:
+    """What a training changes: learned parameters, running statistics, the moving average."""
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad and not n.startswith(f"{average.NAME}.")}
     state = model.state_dict()
-    return {k: v.detach().contiguous() for k, v in state.items() if not k.startswith("teacher.")}
+    return {k: v.detach() for k, v in state.items() if k not in frozen and not k.startswith("teacher.")}
+
+
+def inference_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the finished model: of its moving average where it keeps one, without the teacher."""
+    kept = getattr(model, average.NAME, model)
+    return {k: v.detach().contiguous() for k, v in kept.state_dict().items() if not k.startswith("teacher.")}
 
 
 def as_float(images: Tensor) -> Tensor:

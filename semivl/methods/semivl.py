@@ -2,111 +2,146 @@
 
 A step learns from labelled images, and from unlabelled ones in three disguises: two strong views with CutMix and
 one perturbation of features. Their targets are the student's own confident predictions on the weak view and,
-with a weight that decays to zero, the labels of the frozen vision-language model.
+with a weight that decays to zero, the labels of a frozen vision-language model.
 """
+
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semivl.config import Classes, Record
+from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Unlabelled
 from semivl.methods import Losses, as_float
-from semivl.methods.parts.guidance import Guidance
+from semivl.methods.parts.average import NAME, add_average
+from semivl.methods.parts.guidance import Guidance, GuidanceSettings
 from semivl.methods.parts.losses import (
     PseudoLabels,
+    Weighting,
     agreement,
     confident_share,
-    consistency_loss,
-    guidance_loss,
+    consistency_target,
+    cross_entropy_sums,
+    guidance_target,
     pseudo_labels,
-    supervised_loss,
+    supervised_target,
 )
-from semivl.methods.parts.views import cutmix_boxes, mixed, mixed_labels, strong_view
+from semivl.methods.parts.views import cutmix_boxes, filled, mixed, mixed_labels, strong_view
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.segmenter import Segmenter, joined, part, perturbed
 from semivl.nets.vlm import DenseVLM
 
 
-class GuidanceSettings(Record):
-    """Dense guidance by the frozen vision-language model."""
-
-    weight: float = Field(0.1, ge=0, description="weight at the start; falls linearly to 0")
-    threshold: float = Field(0.9, ge=0, le=1, description="pixels with a lower probability give no label")
-    scale: float = Field(100.0, gt=0, description="factor on cosines before the softmax")
-
-
 class SemiVL:
     """Consistency training of the language-guided model."""
 
+    passes = (4, 5)
     needs = frozenset({"mask", "tags", "caption", "none"})
 
     class Settings(Record):
         decoder: DecoderShape = DecoderShape()
+        text: Literal["names", "averages"] = Field(
+            "names", description="class text of the decoder: the plain names, or the mean of each class's definitions"
+        )
         guidance: GuidanceSettings = GuidanceSettings()  # pyright: ignore[reportCallIssue]
         confidence: float = Field(0.95, ge=0, le=1, description="pseudo-labels with less are not learned from")
+        weighting: Weighting = Field("threshold", description="what pseudo-labelled pixels weigh (spec 1.6)")
         dropout: float = Field(0.5, ge=0, lt=1, description="share of channels that feature perturbation drops")
+        cutmix_partner: Literal["same_image", "reversed"] = Field(
+            "same_image", description="boxes are filled from another crop of the photo, or from the reversed batch"
+        )
+        average: bool = Field(False, description="pseudo-labels, and the final model, from a moving average")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.partner = settings.cutmix_partner == "same_image"
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool) -> nn.Module:
-        model = Segmenter(vlm, self.settings.decoder)
-        if training:
-            g = self.settings.guidance
-            model.add_module("teacher", Guidance(vlm, len(classes), g.threshold, g.scale))
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+        text = vlm.required_text("method semivl")
+        model = Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder)
+        if training and self.settings.average:
+            add_average(model)
+        if training and guide and self.settings.guidance.weight:
+            model.add_module("teacher", Guidance(guide, self.settings.guidance))
         return model
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        return model(images)
+        return model(images) if model.training else getattr(model, NAME, model)(images)
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
-        assert isinstance(model, Segmenter)
-        labelled, unlabelled, partner = batches.labelled, batches.unlabelled, batches.partner
-        assert unlabelled is not None and partner is not None
+        assert isinstance(model, Segmenter) and batches.unlabelled is not None
+        labelled, unlabelled = batches.labelled, batches.unlabelled
+        partner = batches.partner if self.partner else unlabelled.reversed()
+        assert partner is not None
         weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
-        believed_partner = self._believed(model, weak_partner, partner)
+        count, side = len(weak), weak.shape[-1]
+        boxes = [cutmix_boxes(count, side, weak.device) for _ in range(2)]
+        used = filled(boxes)
+
+        features = model.features(torch.cat([as_float(labelled.images), weak]))
+        shaken = perturbed(part(features, len(labelled.images), None), self.settings.dropout)
+        of_labelled, of_weak, of_shaken = model.cells(joined(features, shaken)).split(
+            [len(labelled.images), count, count]
+        )
+        if NAME in dict(model.named_children()):
+            believed = self._believed(model, weak, unlabelled.ignored)
+        else:
+            believed = pseudo_labels(of_weak, unlabelled.ignored)
         guidance = self._guidance(model, weak, unlabelled)
-        guidance_partner = self._guidance(model, weak_partner, partner)
+        if self.partner:
+            believed_partner = self._of_partner(model, weak_partner, partner, used)
+            guidance_partner = self._guidance(model, weak_partner, partner)
+        else:
+            believed_partner = PseudoLabels(*(field.flip(0) for field in believed))
+            guidance_partner = guidance.flip(0)
 
-        size = (weak.shape[-2], weak.shape[-1])
-        count = len(labelled.images)
-        features = model.encoder(torch.cat([as_float(labelled.images), weak]))
-        shaken = perturbed(part(features, count, 2 * count), self.settings.dropout)
-        logits = model.decode(joined(features, shaken), size)
-        of_labelled, of_weak, of_shaken = logits.split([count, count, count])
-        believed = pseudo_labels(of_weak, unlabelled.ignored)
-
-        boxes = [cutmix_boxes(count, size[0], weak.device) for _ in range(2)]
         views = [mixed(strong_view(weak), strong_view(weak_partner), b) for b in boxes]
-        of_strong = model(torch.cat(views)).split([count, count])
-        targets = [mixed_labels(believed, believed_partner, b) for b in boxes]
-        hints = [mixed(guidance, guidance_partner, b) for b in boxes]
+        of_strong = model.cells(model.features(torch.cat(views))).split([count, count])
+        predictions = (*of_strong, of_shaken)
+        beliefs = (*(mixed_labels(believed, believed_partner, b) for b in boxes), believed)
+        hints = (*(mixed(guidance, guidance_partner, b) for b in boxes), guidance)
 
-        threshold = self.settings.confidence
-        supervised = supervised_loss(of_labelled, labelled.masks)
-        strong = [consistency_loss(p, t, threshold) for p, t in zip(of_strong, targets, strict=True)]
-        feature = consistency_loss(of_shaken, believed, threshold)
-        guided = [guidance_loss(p, h) for p, h in zip(of_strong, hints, strict=True)]
-        guided_feature = guidance_loss(of_shaken, guidance)
+        [supervised] = cross_entropy_sums(of_labelled, [supervised_target(labelled.masks)])
+        consistency, guide = torch.zeros_like(supervised), torch.zeros_like(supervised)
+        for share, cells, belief, hint in zip((0.25, 0.25, 0.5), predictions, beliefs, hints, strict=True):
+            target = consistency_target(belief, self.settings.confidence, self.settings.weighting)
+            of_belief, of_hint = cross_entropy_sums(cells, [target, guidance_target(hint)])
+            consistency, guide = consistency + share * of_belief, guide + share * of_hint
         weight = self.settings.guidance.weight * (1 - progress)
-        consistency = 0.25 * strong[0] + 0.25 * strong[1] + 0.5 * feature
-        guide = 0.25 * guided[0] + 0.25 * guided[1] + 0.5 * guided_feature
         return {
             "total": (supervised + consistency) / 2 + weight * guide,
             "supervised": supervised,
             "consistency": consistency.detach(),
             "guidance": guide.detach(),
-            "confident_share": confident_share(believed, threshold),
+            "confident_share": confident_share(believed, self.settings.confidence),
             "guidance_agreement": agreement(believed.label, guidance),
         }
 
-    def _believed(self, model: Segmenter, images: Tensor, unlabelled: Unlabelled) -> PseudoLabels:
-        with torch.no_grad():
-            return pseudo_labels(model(images), unlabelled.ignored)
+    def _of_partner(self, model: Segmenter, images: Tensor, partner: Unlabelled, used: Tensor) -> PseudoLabels:
+        """Beliefs about the partners that fill a box; the others' are never looked at."""
+        none = torch.zeros_like(partner.ignored)
+        believed = PseudoLabels(none.long(), none.float(), partner.ignored)
+        if len(used):
+            found = self._believed(model, images[used], partner.ignored[used])
+            believed.label[used], believed.confidence[used] = found.label, found.confidence
+        return believed
+
+    @torch.no_grad()
+    def _believed(self, model: Segmenter, images: Tensor, ignored: Tensor) -> PseudoLabels:
+        model.eval()
+        source = getattr(model, NAME, model)
+        believed = pseudo_labels(source.cells(source.features(images)), ignored)
+        model.train()
+        return believed
 
     def _guidance(self, model: Segmenter, images: Tensor, unlabelled: Unlabelled) -> Tensor:
-        teacher = model.get_submodule("teacher")
+        """(B, H, W) int64 labels of whoever guides, 255 everywhere where nobody does."""
+        if unlabelled.hints is not None:
+            return unlabelled.hints
+        teacher = model._modules.get("teacher")
+        if teacher is None:
+            return torch.full_like(unlabelled.ignored, IGNORE, dtype=torch.long)
         return teacher(images, unlabelled.ignored)
 
 

@@ -1,11 +1,14 @@
 """Training on the labelled images alone: the baseline, and with all masks the upper bound."""
 
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from semivl.config import Classes, Record
 from semivl.data.stream import Batches
 from semivl.methods import Losses, as_float
-from semivl.methods.parts.losses import supervised_loss
+from semivl.methods.parts.losses import cross_entropy_sums, supervised_target
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.segmenter import Segmenter
 from semivl.nets.vlm import DenseVLM
@@ -14,19 +17,25 @@ from semivl.nets.vlm import DenseVLM
 class Supervised:
     """The same model as SemiVL's, learned from masks only."""
 
+    passes = (1, 1)
     needs = frozenset({"mask"})
+    partner = False
 
     class Settings(Record):
         decoder: DecoderShape = DecoderShape()
+        text: Literal["names", "averages"] = Field("names", description="class text of the decoder; see semivl")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool) -> nn.Module:
-        return Segmenter(vlm, self.settings.decoder)
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+        text = vlm.required_text("method supervised")
+        return Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder)
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
-        loss = supervised_loss(model(as_float(batches.labelled.images)), batches.labelled.masks)
+        assert isinstance(model, Segmenter)
+        cells = model.cells(model.features(as_float(batches.labelled.images)))
+        [loss] = cross_entropy_sums(cells, [supervised_target(batches.labelled.masks)])
         return {"total": loss, "supervised": loss}
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:

@@ -5,9 +5,12 @@ order does not matter, and a class is told apart only by its text. The one excep
 All norms are GroupNorm with 16 channels a group, activations ReLU.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from semivl.config import Record
 from semivl.nets.encoder import Features
@@ -26,6 +29,8 @@ class DecoderShape(Record):
     heads: int = 4
     pool: int = 4
     """side of the average pooling before attention across classes, in patches"""
+    canvas: int | None = None
+    """side in pixels of a square that predictions are resized to before their own size, as the published code does"""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -90,37 +95,79 @@ class Up(nn.Module):
         self.skip = nn.Sequential(nn.Conv2d(skip_inputs, skip, 3, padding=1), nn.ReLU(inplace=True))
         self.mix = nn.Sequential(_conv(inputs, outputs, 3), _conv(outputs, outputs, 3))
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """x (B*N, inputs, h, w), skip (B, skip_inputs, any, any) to (B*N, outputs, 2h, 2w)."""
-        x = self.up(x)
-        skip = F.interpolate(self.skip(skip), size=x.shape[-2:], mode="bilinear", align_corners=True)
-        skip = skip.repeat_interleave(len(x) // len(skip), dim=0)
-        return self.mix(torch.cat([x, skip], dim=1))
+    def shared(self, skip: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, outputs, *size): what the skip feature (B, skip_inputs, any, any) adds to the first convolution.
+
+        A convolution of two tensors side by side is the sum of two; the skip's half is the same for all classes.
+        """
+        skip = F.interpolate(self.skip(skip), size=size, mode="bilinear", align_corners=True)
+        return F.conv2d(skip, self._first.weight[:, -skip.shape[1] :], padding=1)
+
+    def forward(self, x: Tensor, shared: Tensor) -> Tensor:
+        """x (B, n, inputs, h, w), shared (B, outputs, 2h, 2w) to (B, n, outputs, 2h, 2w)."""
+        b, n = x.shape[:2]
+        x = self.up(x.flatten(0, 1))
+        x = F.conv2d(x, self._first.weight[:, : x.shape[1]], padding=1)
+        x = (x.unflatten(0, (b, n)) + shared[:, None]).flatten(0, 1)
+        _, norm, relu = self.mix[0]  # pyright: ignore[reportGeneralTypeIssues]
+        return self.mix[1](relu(norm(x))).unflatten(0, (b, n))
+
+    @property
+    def _first(self) -> nn.Conv2d:
+        return self.mix[0][0]  # pyright: ignore[reportIndexIssue, reportReturnType]
 
 
 class LanguageDecoder(nn.Module):
-    """Dense features and class text to logits at four times the patch grid."""
+    """Dense features and class text to logits at four times the patch grid.
 
-    def __init__(self, shape: DecoderShape, embedding: int, skip_inputs: int) -> None:
+    `class_chunk` classes at a time go through the steps that see one class alone; their activations are not kept but
+    computed again on the way back, which takes a tenth of the memory for one more pass (spec 7.4).
+    """
+
+    class_chunk: int | None = None
+
+    def __init__(self, shape: DecoderShape, embedding: int, skip_channels: Sequence[int]) -> None:
         super().__init__()
+        shallow, deep = skip_channels
         c = shape.channels
         self.similarity = nn.Conv2d(1, c, 7, padding=3)
         self.spatial = Spatial(c, shape.dilations)
         self.text = nn.Sequential(nn.Linear(embedding, c), nn.ReLU())
         self.semantic = nn.ModuleList(AcrossClasses(c, shape.heads, shape.pool) for _ in range(shape.layers))
-        self.up_deep = Up(c, shape.up[0], skip_inputs, shape.skip[0])
-        self.up_shallow = Up(shape.up[0], shape.up[1], skip_inputs, shape.skip[1])
+        self.up_deep = Up(c, shape.up[0], deep, shape.skip[0])
+        self.up_shallow = Up(shape.up[0], shape.up[1], shallow, shape.skip[1])
         self.head = nn.Conv2d(shape.up[1], 1, 3, padding=1)
 
     def forward(self, features: Features, text: Tensor) -> Tensor:
         """Logits (B, N, 4h, 4w) of features and normalised class text (N, D)."""
-        dense = F.normalize(features.dense, dim=1)
-        cosine = torch.einsum("bdhw,nd->bnhw", dense, text)
-        b, n, h, w = cosine.shape
-        x = self.spatial(self.similarity(cosine.reshape(b * n, 1, h, w))).view(b, n, -1, h, w)
+        with torch.autocast(text.device.type, enabled=False):
+            dense = F.normalize(features.dense.float(), dim=1)
+            cosine = torch.einsum("bdhw,nd->bnhw", dense, text)
+        h, w = cosine.shape[-2:]
+        x = self._by_class(self._lower, cosine)
         projected = self.text(text)
         for layer in self.semantic:
             x = layer(x, projected)
         shallow, deep = features.skips
-        x = self.up_shallow(self.up_deep(x.flatten(0, 1), deep), shallow)
-        return self.head(x).view(b, n, 4 * h, 4 * w)
+        deep = self.up_deep.shared(deep, (2 * h, 2 * w))
+        shallow = self.up_shallow.shared(shallow, (4 * h, 4 * w))
+        return self._by_class(self._upper, x, deep, shallow)
+
+    def _lower(self, cosine: Tensor) -> Tensor:
+        """(B, n, h, w) to (B, n, C, h, w)."""
+        x = self.spatial(self.similarity(cosine.flatten(0, 1)[:, None]))
+        return x.unflatten(0, cosine.shape[:2])
+
+    def _upper(self, x: Tensor, deep: Tensor, shallow: Tensor) -> Tensor:
+        """(B, n, C, h, w) and the skips' shares to (B, n, 4h, 4w)."""
+        x = self.up_shallow(self.up_deep(x, deep), shallow)
+        return self.head(x.flatten(0, 1))[:, 0].unflatten(0, x.shape[:2])
+
+    def _by_class(self, step: Callable[..., Tensor], x: Tensor, *shared: Tensor) -> Tensor:
+        if self.class_chunk is None:
+            return step(x, *shared)
+        chunks = x.split(self.class_chunk, dim=1)
+        if not torch.is_grad_enabled():
+            return torch.cat([step(chunk, *shared) for chunk in chunks], dim=1)
+        kept = [checkpoint(step, c, *shared, use_reentrant=False, preserve_rng_state=False) for c in chunks]
+        return torch.cat(kept, dim=1)  # pyright: ignore[reportArgumentType]

@@ -1,27 +1,30 @@
-"""The dense image encoder: a CLIP vision transformer read patch by patch (spec semivl.md, 2.1 to 2.3).
+"""The dense image encoder: a vision transformer read patch by patch (spec semivl.md, 2.1 to 2.3).
 
-The last block is entered by its value path only (MaskCLIP): attention is replaced by the identity, so that each
-patch keeps its own content and lands, after the projection, in the space of the text embeddings.
+One class for CLIP's transformers, for DINOv2's and for others of the plain kind: what sets them apart is in
+`Architecture`. CLIP's last block is entered by its value path only (MaskCLIP): attention is replaced by the identity,
+so that each patch keeps its own content and lands, after the projection, in the space of the text embeddings.
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Record
+from semivl.nets.conv_stem import STEM_CHANNELS, ConvStem
+
+Trained = Literal["all", "spatial", "none"]
 
 
 class Features(NamedTuple):
     """What a decoder reads. h and w are the patch grid's sides."""
 
     dense: Tensor
-    """(B, D, h, w), L2-normalised over D, in the space of the text embeddings"""
+    """(B, D, h, w), L2-normalised over D, in the space of the text embeddings where there is one"""
     skips: tuple[Tensor, ...]
-    """value path of the skip blocks, shallow first, each (B, width, h, w)"""
+    """shallow first, each (B, C, h, w): the value path of the skip blocks, before them the stem at twice h and w"""
 
 
 class Architecture(Record):
@@ -34,7 +37,7 @@ class Architecture(Record):
     """hidden width of the MLPs"""
     patch: int
     embedding: int
-    """width D of the space shared with text"""
+    """width D of the space shared with text; 0 where there is none"""
     grid: tuple[int, int]
     """rows and columns of the position table"""
     gelu: str
@@ -42,6 +45,19 @@ class Architecture(Record):
     std: tuple[float, float, float]
     skip_blocks: tuple[int, ...]
     layer_norm_eps: float = 1e-5
+    pre_norm: bool = True
+    """a norm before the first block, as CLIP has"""
+    patch_bias: bool = False
+    layer_scale: bool = False
+    registers: int = 0
+    """tokens beside the class token that stand for no patch"""
+    dense: Literal["value", "ordinary"] = "value"
+    """the path of the last block that the dense embedding is made from"""
+    projection_bias: bool = False
+    head: int = 0
+    """hidden width of an MLP beside the projection, as alignment makes one; none at 0"""
+    conv_stem: bool = False
+    """the first layers of a ResNet as the shallowest skip feature, for Cityscapes"""
 
 
 class Block(nn.Module):
@@ -51,34 +67,52 @@ class Block(nn.Module):
         super().__init__()
         self.heads = a.heads
         self.quick = a.gelu == "quick"
+        self.drop_path = 0.0
         self.ln_1 = nn.LayerNorm(a.width, eps=a.layer_norm_eps)
         self.in_proj = nn.Linear(a.width, 3 * a.width)
         self.out_proj = nn.Linear(a.width, a.width)
         self.ln_2 = nn.LayerNorm(a.width, eps=a.layer_norm_eps)
         self.fc = nn.Linear(a.width, a.mlp)
         self.proj = nn.Linear(a.mlp, a.width)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.fc(self.ln_2(x))
-        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick else F.gelu(hidden)
-        return x + self.proj(hidden)
+        self.scale_1 = nn.Parameter(torch.ones(a.width)) if a.layer_scale else None
+        self.scale_2 = nn.Parameter(torch.ones(a.width)) if a.layer_scale else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The ordinary block, (B, L, width) to the same."""
-        b, n, c = x.shape
-        q, k, v = self.in_proj(self.ln_1(x)).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
-        return self._mlp(x + self.out_proj(attended))
+        return self._finished(x, self._attended(self.in_proj(self.ln_1(x))))
 
     def value(self, x: Tensor) -> Tensor:
         """The block with attention replaced by the identity: each token attends to itself alone."""
         c = x.shape[-1]
-        v = F.linear(self.ln_1(x), self.in_proj.weight[2 * c :], self.in_proj.bias[2 * c :])
-        return self._mlp(x + self.out_proj(v))
+        return self._finished(x, F.linear(self.ln_1(x), self.in_proj.weight[2 * c :], self.in_proj.bias[2 * c :]))
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` and `value`, which share the first norm and the projection."""
+        projected = self.in_proj(self.ln_1(x))
+        return self._finished(x, self._attended(projected)), self._finished(x, projected[..., 2 * x.shape[-1] :])
+
+    def _attended(self, projected: Tensor) -> Tensor:
+        b, n, c = projected.shape
+        q, k, v = projected.view(b, n, 3, self.heads, c // 3 // self.heads).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c // 3)
+
+    def _finished(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self._branch(self.out_proj(attended), self.scale_1)
+        hidden = self.fc(self.ln_2(x))
+        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick else F.gelu(hidden)
+        return x + self._branch(self.proj(hidden), self.scale_2)
+
+    def _branch(self, y: Tensor, scale: Tensor | None) -> Tensor:
+        if scale is not None:
+            y = y * scale
+        if self.training and self.drop_path:
+            kept = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
+            y = y * kept / (1 - self.drop_path)
+        return y
 
 
 class DenseEncoder(nn.Module):
-    """A CLIP vision transformer that gives features for every patch, for images of any size."""
+    """A vision transformer that gives features for every patch, for images of any size."""
 
     mean: Tensor
     std: Tensor
@@ -86,42 +120,84 @@ class DenseEncoder(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.patch = nn.Conv2d(3, a.width, a.patch, stride=a.patch, bias=False)
+        self.patch = nn.Conv2d(3, a.width, a.patch, stride=a.patch, bias=a.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(a.width))
+        self.registers = nn.Parameter(torch.zeros(a.registers, a.width)) if a.registers else None
         self.position = nn.Parameter(torch.zeros(1 + a.grid[0] * a.grid[1], a.width))
-        self.ln_pre = nn.LayerNorm(a.width, eps=a.layer_norm_eps)
+        self.ln_pre = nn.LayerNorm(a.width, eps=a.layer_norm_eps) if a.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(a) for _ in range(a.layers))
         self.ln_post = nn.LayerNorm(a.width, eps=a.layer_norm_eps)
-        self.projection = nn.Linear(a.width, a.embedding, bias=False)
+        embeds = a.embedding > 0
+        self.projection = nn.Linear(a.width, a.embedding, bias=a.projection_bias) if embeds else nn.Identity()
+        self.head = (
+            nn.Sequential(nn.Linear(a.width, a.head), nn.GELU(), nn.Linear(a.head, a.embedding)) if a.head else None
+        )
+        self.stem = ConvStem() if a.conv_stem else None
         self.register_buffer("mean", torch.tensor(a.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(a.std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def skip_channels(self) -> tuple[int, ...]:
+        """Channels of each skip feature."""
+        of_blocks = (self.architecture.width,) * len(self.architecture.skip_blocks)
+        return ((STEM_CHANNELS,) if self.stem else ()) + of_blocks
+
     def forward(self, images: Tensor) -> Features:
         """Features of images (B, 3, H, W) in [0, 1], padded with zeros to whole patches after normalisation."""
+        a = self.architecture
+        tokens, grid = self._tokens(images)
+        skips = [self.stem(images)] if self.stem else []
+        *blocks, last = self._blocks()
+        for i, block in enumerate(blocks):
+            if i in a.skip_blocks:
+                tokens, value = block.both(tokens)
+                skips.append(self._map(value, grid))
+            else:
+                tokens = block(tokens)
+        normed = self.ln_post(last.value(tokens) if a.dense == "value" else last(tokens))
+        dense = self.projection(normed)
+        if self.head is not None:
+            dense = dense + self.head(normed)
+        return Features(F.normalize(self._map(dense, grid).float(), dim=1), tuple(skips))
+
+    def outputs(self, images: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """The ordinary outputs of the named blocks after the last norm, each (B, width, h, w)."""
+        tokens, grid = self._tokens(images)
+        found = []
+        for i, block in enumerate(self._blocks()[: max(blocks) + 1]):
+            tokens = block(tokens)
+            if i in blocks:
+                found.append(self._map(self.ln_post(tokens), grid))
+        return tuple(found)
+
+    def train_parts(self, which: Trained) -> None:
+        """Chooses what learns; `spatial` is attention, the position table and the stem (SemiVL, section 3.2)."""
+        for name, parameter in self.named_parameters():
+            spatial = name == "position" or ".in_proj." in name or ".out_proj." in name or name.startswith("stem.")
+            parameter.requires_grad = which == "all" or (which == "spatial" and spatial)
+
+    def set_drop_path(self, rate: float) -> None:
+        """Stochastic depth in training: each block's branches are left out, the deeper the likelier up to `rate`."""
+        for i, block in enumerate(self._blocks()):
+            block.drop_path = rate * i / max(1, len(self.blocks) - 1)
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
+    def _tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         p = self.architecture.patch
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
         x = self.patch(F.pad(x, (0, -width % p, 0, -height % p)))
-        h, w = x.shape[-2:]
+        grid = (x.shape[-2], x.shape[-1])
         tokens = torch.cat([self.class_token.expand(len(x), 1, -1), x.flatten(2).transpose(1, 2)], dim=1)
-        tokens = self.ln_pre(tokens + resized_positions(self.position, self.architecture.grid, (h, w)))
+        tokens = tokens + resized_positions(self.position, self.architecture.grid, grid)
+        if self.registers is not None:
+            tokens = torch.cat([tokens[:, :1], self.registers.expand(len(x), -1, -1), tokens[:, 1:]], dim=1)
+        return self.ln_pre(tokens), grid
 
-        def as_map(t: Tensor) -> Tensor:
-            return t[:, 1:].transpose(1, 2).unflatten(2, (h, w))
-
-        skips = []
-        *blocks, last = cast("list[Block]", list(self.blocks))
-        for i, block in enumerate(blocks):
-            if i in self.architecture.skip_blocks:
-                skips.append(as_map(block.value(tokens)))
-            tokens = block(tokens)
-        dense = self.projection(self.ln_post(last.value(tokens)))
-        return Features(F.normalize(as_map(dense), dim=1), tuple(skips))
-
-    def train_spatial_parts_only(self) -> None:
-        """Freezes all but attention and the position table: spatial fine-tuning (SemiVL, section 3.2)."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad = name == "position" or ".in_proj." in name or ".out_proj." in name
+    def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return tokens[:, 1 + self.architecture.registers :].transpose(1, 2).unflatten(2, grid)
 
 
 def resized_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
@@ -133,49 +209,9 @@ def resized_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> 
     return torch.cat([table[:1], grid[0].flatten(1).T])
 
 
-def from_open_clip(visual: Any, gelu: str, skip_blocks: tuple[int, ...], grid: tuple[int, int]) -> DenseEncoder:
-    """The dense encoder with the weights of an open_clip VisionTransformer, its position table resized to `grid`."""
-    state = visual.state_dict()
-    width, _, patch, _ = state["conv1.weight"].shape
-    first = visual.transformer.resblocks[0]
-    own = "quick" if type(first.mlp.gelu).__name__ == "QuickGELU" else "exact"
-    side = math.isqrt(len(state["positional_embedding"]) - 1)
-    architecture = Architecture(
-        width=width,
-        layers=len(visual.transformer.resblocks),
-        heads=first.attn.num_heads,
-        mlp=len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
-        patch=patch,
-        embedding=state["proj"].shape[1],
-        grid=grid,
-        gelu=own if gelu == "own" else gelu,
-        mean=visual.preprocess_cfg["mean"],
-        std=visual.preprocess_cfg["std"],
-        skip_blocks=skip_blocks,
-    )
-    encoder = DenseEncoder(architecture)
-    converted = {_renamed(k): v for k, v in state.items()}
-    converted["projection.weight"] = converted["projection.weight"].T
-    converted["position"] = resized_positions(state["positional_embedding"].float(), (side, side), grid)
-    encoder.load_state_dict({k: v.float() for k, v in converted.items()})
-    return encoder
-
-
-_RENAMES = {
-    "conv1.": "patch.",
-    "class_embedding": "class_token",
-    "positional_embedding": "position",
-    "transformer.resblocks.": "blocks.",
-    "attn.in_proj_": "in_proj.",
-    "attn.out_proj.": "out_proj.",
-    "mlp.c_fc.": "fc.",
-    "mlp.c_proj.": "proj.",
-}
-
-
-def _renamed(key: str) -> str:
-    if key == "proj":
-        return "projection.weight"
-    for old, new in _RENAMES.items():
-        key = key.replace(old, new)
-    return key
+def renamed(state: dict[str, Tensor], names: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """The state dict's entries in float32, parts of their names replaced."""
+    for key, value in state.items():
+        for old, new in names.items():
+            key = key.replace(old, new)
+        yield key, value.float()

@@ -7,21 +7,26 @@ touches the network. An open_clip name with a weights tag downloads what is not 
 import difflib
 import hashlib
 import json
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
+import torch
+from open_clip.factory import load_state_dict
 from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from semivl.config import VlmConfig
 from semivl.errors import ConfigError
-from semivl.settings import ROOT
+from semivl.settings import ROOT, home
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+_OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
@@ -37,6 +42,8 @@ def load_open_clip(config: VlmConfig) -> tuple[nn.Module, Any]:
     """
     name, pretrained = _local(config) if config.model.startswith(_LOCAL) else _known(config)
     try:
+        if pretrained and Path(pretrained).is_file():
+            pretrained = str(_plain(Path(pretrained)))
         model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises bare RuntimeErrors, and whatever its hub client raises
@@ -77,6 +84,14 @@ def weights_digest(config: VlmConfig) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
+def identity(config: VlmConfig) -> str:
+    """Hash that stands for the model: its name, the tag of its weights, and the weights themselves where they are here.
+
+    One tag may serve two models, which differ in their activation.
+    """
+    return hashlib.sha256(f"{config.model} {config.pretrained} {weights_digest(config)}".encode()).hexdigest()
+
+
 def _local(config: VlmConfig) -> tuple[str, None]:
     folder = ROOT / config.model.removeprefix(_LOCAL)
     read_config(folder)
@@ -115,6 +130,23 @@ def _known(config: VlmConfig) -> tuple[str, str | None]:
     return name, config.pretrained
 
 
+def _plain(weights: Path) -> Path:
+    """The weights as open_clip reads them: OpenAI's own files are TorchScript, with three numbers among the tensors."""
+    if weights.suffix == ".safetensors":
+        return weights
+    plain = home() / "cache" / "weights" / f"{hashlib.sha256(weights.read_bytes()).hexdigest()}.safetensors"
+    if plain.is_file():
+        return plain
+    try:
+        state: Any = torch.jit.load(weights, map_location="cpu").state_dict()
+    except RuntimeError:
+        state = load_state_dict(str(weights))
+    plain.parent.mkdir(parents=True, exist_ok=True)
+    partial = plain.with_suffix(f".{os.getpid()}")
+    save_file({k: v.contiguous() for k, v in state.items() if k not in _OPENAI_NUMBERS}, partial)
+    return partial.replace(plain)
+
+
 def _fault(config: VlmConfig, error: Exception) -> ConfigError:
     said = " ".join(str(error).split())[:300]
     local = config.model.startswith(_LOCAL) or (config.pretrained and (ROOT / config.pretrained).is_file())
@@ -124,7 +156,7 @@ def _fault(config: VlmConfig, error: Exception) -> ConfigError:
             f"the weights of vlm.model {config.model} could not be had: {said}.",
             "Check the network, or download them elsewhere and set vlm.pretrained to the file.",
         )
-    unreadable = isinstance(error, SafetensorError | UnpicklingError)
+    unreadable = isinstance(error, SafetensorError | UnpicklingError) or not config.model.startswith(_LOCAL)
     if unreadable or "size mismatch" in said or "key(s) in state_dict" in said:
         return ConfigError(
             "CONF014",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semivl.errors import ConfigError
 from semivl.nets.decoder import DecoderShape, LanguageDecoder
 from semivl.nets.encoder import Features
 from semivl.nets.vlm import DenseVLM
@@ -14,22 +15,36 @@ class Segmenter(nn.Module):
 
     text: Tensor
 
-    def __init__(self, vlm: DenseVLM, shape: DecoderShape) -> None:
-        super().__init__()
-        self.encoder = vlm.fresh_encoder()
-        self.encoder.train_spatial_parts_only()
-        architecture = self.encoder.architecture
-        self.decoder = LanguageDecoder(shape, architecture.embedding, architecture.width)
-        self.register_buffer("text", vlm.text.clone())
+    def __init__(self, vlm: DenseVLM, text: Tensor, shape: DecoderShape) -> None:
+        """Takes a copy of the encoder; text is (N, D), L2-normalised.
 
-    def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
-        """Logits (B, N, *size) of features."""
-        logits = self.decoder(features, self.text)
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        Raises:
+            ConfigError: CONF020, the encoder does not give the two skip features that the decoder needs.
+        """
+        super().__init__()
+        self.encoder = vlm.student()
+        self.encoder.train_parts("spatial")
+        channels = self.encoder.skip_channels
+        if len(channels) != 2:
+            what = f"the language-guided decoder needs two skip features, and vlm gives {len(channels)}."
+            raise ConfigError("CONF020", what, "Set vlm.skip_blocks to two blocks, or to one with vlm.conv_stem.")
+        self.canvas = shape.canvas
+        self.decoder = LanguageDecoder(shape, text.shape[1], channels)
+        self.register_buffer("text", text.clone())
+
+    def features(self, images: Tensor) -> Features:
+        """What the decoder reads of the images."""
+        return self.encoder(images)
+
+    def cells(self, features: Features) -> Tensor:
+        """Logits (B, N, 4h, 4w), for h by w patches."""
+        return self.decoder(features, self.text)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        return self.decode(self.encoder(images), (height, width))
+        cells = self.cells(self.features(images)).float()
+        if self.canvas:
+            cells = F.interpolate(cells, size=(self.canvas, self.canvas), mode="bilinear", align_corners=False)
+        return F.interpolate(cells, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def perturbed(features: Features, probability: float) -> Features:
@@ -45,6 +60,6 @@ def joined(first: Features, second: Features) -> Features:
     return Features(torch.cat([first.dense, second.dense]), skips)
 
 
-def part(features: Features, start: int, stop: int) -> Features:
-    """The images `start` to `stop` of a batch of features."""
+def part(features: Features, start: int, stop: int | None) -> Features:
+    """The images `start` to `stop` of a batch of features, to the last without a `stop`."""
     return Features(features.dense[start:stop], tuple(s[start:stop] for s in features.skips))

@@ -5,54 +5,98 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from semivl.config import Classes, VlmConfig
-from semivl.language.text import class_embeddings, definition_embeddings
-from semivl.nets.encoder import Architecture, DenseEncoder, Features, from_open_clip
-from semivl.nets.open_clip_loading import load_open_clip
+from semivl.errors import ConfigError
+from semivl.language.text import ClassText, class_text
+from semivl.nets.conversion import from_open_clip, from_timm
+from semivl.nets.encoder import Architecture, DenseEncoder, Features
+from semivl.nets.open_clip_loading import identity, load_open_clip
+from semivl.nets.timm_loading import PREFIX as TIMM
+from semivl.nets.timm_loading import load_timm
+from semivl.settings import ROOT, home
+
+ALIGNED, SPOKEN = "aligned:", "spoken:"
 
 
 @dataclass(frozen=True)
 class DenseVLM:
-    """An encoder and the text that its dense features are compared with. All text is L2-normalised."""
+    """An encoder and the text that its dense features are compared with."""
 
-    encoder: DenseEncoder
-    text: Tensor
-    """(N, D), the plain class names"""
-    phrases: Tensor
-    """(M, D), the definitions of all classes, one after the other"""
-    phrase_class: Tensor
-    """(M,) int64, the class of each phrase"""
+    encoder: nn.Module
+    """images (B, 3, H, W) in [0, 1] to `Features`"""
+    text: ClassText | None
+    """None for an encoder that knows no text"""
 
-    def fresh_encoder(self) -> DenseEncoder:
-        """A copy of the encoder, for a student to train or a teacher to freeze."""
+    def student(self) -> DenseEncoder:
+        """A copy of the encoder for a method to train.
+
+        Raises:
+            ConfigError: CONF019, the encoder can guide but not learn.
+        """
+        if not isinstance(self.encoder, DenseEncoder):
+            what = f"vlm is a {type(self.encoder).__name__}, which can guide a training but not be trained."
+            raise ConfigError("CONF019", what, "Set it as guidance.vlm, and a transformer as vlm.")
         return copy.deepcopy(self.encoder)
+
+    def frozen_encoder(self) -> nn.Module:
+        """A copy of the encoder that nothing trains."""
+        return copy.deepcopy(self.encoder).requires_grad_(False).eval()
+
+    def required_text(self, who: str) -> ClassText:
+        """The text.
+
+        Raises:
+            ConfigError: CONF018, there is none.
+        """
+        if self.text is None:
+            what = f"{who} compares images with text, and vlm is an encoder without text."
+            raise ConfigError("CONF018", what, "Choose a vision-language model, or method unimatch_v2.")
+        return self.text
 
 
 def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     """The pretrained model that `config` names, its position table resized for images of `side` pixels.
 
     Raises:
-        ConfigError: the model or its weights cannot be loaded (see `load_open_clip`).
+        ConfigError: the model or its weights cannot be loaded (see `load_open_clip` and `load_timm`).
     """
-    model: Any
-    model, tokenizer = load_open_clip(config)
-    cells = side // model.visual.patch_size[0]
-    encoder = from_open_clip(model.visual, config.gelu, config.skip_blocks, (cells, cells))
-    phrases, phrase_class = definition_embeddings(model, tokenizer, classes)
-    return DenseVLM(encoder, class_embeddings(model, tokenizer, classes), phrases, phrase_class)
+    if config.model.startswith(ALIGNED):
+        from semivl.nets.aligned import load_aligned
+
+        return load_aligned(ROOT / config.model.removeprefix(ALIGNED), config, classes, side)
+    if config.model.startswith(SPOKEN):
+        from semivl.nets.spoken import load_spoken
+
+        return load_spoken(ROOT / config.model.removeprefix(SPOKEN), config, classes, side)
+    if config.model.startswith(TIMM):
+        net = load_timm(config)
+        vlm = DenseVLM(from_timm(net, config, _grid(net.patch_embed.patch_size, side)), None)
+    else:
+        model: Any
+        model, tokenizer = load_open_clip(config)
+        text = class_text(model, tokenizer, classes, identity(config), home() / "cache" / "text")
+        vlm = DenseVLM(from_open_clip(model.visual, config, _grid(model.visual.patch_size, side)), text)
+    if isinstance(vlm.encoder, DenseEncoder) and vlm.encoder.stem:
+        vlm.encoder.stem.load_pretrained()
+    return vlm
 
 
 def blank_vlm(architecture: Architecture, classes: int) -> DenseVLM:
     """The same model before its weights are loaded: for a bundle, which brings them along."""
     empty = torch.zeros(classes, architecture.embedding)
-    return DenseVLM(DenseEncoder(architecture), empty, empty, torch.arange(classes))
+    return DenseVLM(DenseEncoder(architecture), ClassText(empty, empty, empty, torch.arange(classes)))
 
 
 def concept_cosines(features: Features, phrases: Tensor, phrase_class: Tensor, classes: int) -> Tensor:
     """(B, N, h, w): for each class the largest cosine of its phrases (spec 2.6: maximum before the softmax)."""
-    cosines = torch.einsum("bdhw,md->bmhw", features.dense, phrases)
+    with torch.autocast(features.dense.device.type, enabled=False):
+        cosines = torch.einsum("bdhw,md->bmhw", features.dense.float(), phrases)
     b, _, h, w = cosines.shape
     best = cosines.new_full((b, classes, h, w), -torch.inf)
     return best.scatter_reduce(1, phrase_class.view(1, -1, 1, 1).expand_as(cosines), cosines, reduce="amax")
+
+
+def _grid(patch: tuple[int, int], side: int) -> tuple[int, int]:
+    return side // patch[0], side // patch[1]

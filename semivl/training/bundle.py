@@ -9,12 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semivl import __version__
-from semivl.config import Classes, Config, EvaluationConfig, MethodConfig, Record
+from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, MethodConfig, Record
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.encoder import Architecture
 from semivl.nets.open_clip_loading import weights_digest
 from semivl.nets.vlm import blank_vlm
+from semivl.settings import ROOT
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
@@ -83,5 +84,16 @@ def load_bundle(folder: Path, device: str = "cpu") -> Predictor:
 
 def train_key(config: Config, version: str) -> str:
     """Sixteen hex digits of all that decides the weights: what the experiment learns with, from, and starts at."""
-    parts = config.digest("classes", "vlm", "method", "train", "evaluation")
-    return hashlib.sha256(f"{parts} {weights_digest(config.vlm)} {version}".encode()).hexdigest()[:16]
+    parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")
+    guide = config.guidance.vlm
+    starts = f"{weights_digest(config.vlm)} {weights_digest(guide) if guide else ''} {_labels_digest(config.guidance)}"
+    return hashlib.sha256(f"{parts} {starts} {version}".encode()).hexdigest()[:16]
+
+
+def _labels_digest(config: GuidanceConfig) -> str:
+    """Hash over the label maps that guide; empty where none do."""
+    digest = hashlib.sha256()
+    files = sorted((ROOT / config.labels).glob("*.png")) if config.labels else []
+    for path in files:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest() if files else ""

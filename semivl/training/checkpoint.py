@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semivl.data.store import Store
+from semivl.methods import evolving_state
 
 KEPT = 2
 PARTS = ("model.safetensors", "optimizer.safetensors")
@@ -30,7 +31,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.
     partial = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(_trained(model), partial / PARTS[0])
+    save_file({k: v.contiguous() for k, v in evolving_state(model).items()}, partial / PARTS[0])
     save_file(_optimizer_tensors(optimizer), partial / PARTS[1])
     hashes = {name: _sha256(partial / name) for name in PARTS}
     _write_synced(partial / "state.json", json.dumps({"step": step, "sha256": hashes}).encode())
@@ -54,10 +55,8 @@ def newest_whole(folder: Path) -> Path | None:
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Puts the checkpoint's weights and optimiser state in place and returns the number of steps done."""
     weights = load_file(path / PARTS[0])
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    for name, tensor in evolving_state(model).items():
+        tensor.copy_(weights[name])
     tensors = load_file(path / PARTS[1])
     saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -93,10 +92,6 @@ def _remote(store: Store, key: str) -> set[str]:
     """Names of the checkpoints in S3 that were copied whole."""
     found = (k.split("/") for k in store.list(f"checkpoints/{key}/"))
     return {parts[2] for parts in found if parts[3:] == ["state.json"]}
-
-
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    return {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -25,8 +25,10 @@ from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
 from semivl.evaluation.window import sliding_logits
 from semivl.methods import Method, create
-from semivl.nets.vlm import load_vlm
-from semivl.settings import home
+from semivl.nets.decoder import LanguageDecoder, Spatial, Up
+from semivl.nets.encoder import Block
+from semivl.nets.vlm import DenseVLM, load_vlm
+from semivl.settings import ROOT, home
 from semivl.training.bundle import is_whole, save_bundle, train_key
 from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
 from semivl.training.step import build_optimizer, learning_rate, take_step
@@ -51,7 +53,7 @@ def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observ
     Raises:
         ConfigError: the method or the vision-language model cannot be used.
         TrainingError: TRAIN001 no labelled images, TRAIN002 no unlabelled ones for a method that needs them,
-            TRAIN003 the loss is no longer a number.
+            TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label maps to guide.
     """
     bundle = folder / "model"
     if is_whole(bundle):
@@ -62,19 +64,22 @@ def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observ
     torch.manual_seed(config.train.seed)
     method = create(config.method)
     vlm = load_vlm(config.vlm, config.classes, config.train.crop)
-    model = method.build(config.classes, vlm, training=True).to(device)
+    model = method.build(config.classes, vlm, True, chosen_guide(config, vlm)).to(device).train()
+    apply_compute(model, config.compute)
     optimizer = build_optimizer(model, config.train)
     key = train_key(config, snapshot.manifest.version)
     fetch(store, key, folder)
     found = newest_whole(folder)
     start = load_checkpoint(found, model, optimizer) if found else 0
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
-    steps = Steps(cache, *training_rows(snapshot, method), config.train)
+    labelled, unlabelled = training_rows(snapshot, method)
+    hints = hint_folder(config, unlabelled)
+    steps = Steps(cache, labelled, unlabelled, config.train, method.partner, hints)
     log.info("steps %d to %d on %s: %s", start, config.train.steps, device, counts(steps))
     run = Run(config, method, model, optimizer, device, observer, folder, store, key)
     incoming = batches(steps, start, config.train.steps, config.compute.workers)
     run.steps(start, incoming, preview_images(snapshot, cache))
-    save_bundle(bundle, config, model, vlm.encoder.architecture)
+    save_bundle(bundle, config, model, vlm.student().architecture)
     return bundle
 
 
@@ -97,7 +102,7 @@ class Run:
         c = self.config.train
         since = time.perf_counter()
         for step, batch in enumerate(incoming, start):
-            losses = take_step(self.method, self.model, self.optimizer, batch.to(self.device), c, step)
+            losses = self._step(batch, step)
             done = step + 1
             if done % c.log_every == 0 or done == c.steps:
                 values = {name: float(value) for name, value in losses.items()}
@@ -117,6 +122,22 @@ class Run:
                 path = save_checkpoint(self.folder, done, self.model, self.optimizer)
                 self.observer.checkpoint(done, path)
                 upload(self.store, self.key, path)
+
+    def _step(self, batch: Batches, step: int) -> dict[str, Tensor]:
+        try:
+            precision = self.config.compute.precision
+            incoming = batch.to(self.device)
+            return take_step(self.method, self.model, self.optimizer, incoming, self.config.train, step, precision)
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            kept = "nothing was lost"
+            if step:
+                path = save_checkpoint(self.folder, step, self.model, self.optimizer)
+                upload(self.store, self.key, path)
+                kept = f"step {step} is kept in {path.name}, and the next run goes on from it"
+            what = f"step {step} needs more memory than {self.device} has ({kept}): {str(error).splitlines()[0]}"
+            raise TrainingError("TRAIN006", what, memory_advice(self.config)) from error
 
     @torch.inference_mode()
     def overlays(self, images: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -161,6 +182,61 @@ def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
     rows = sorted(snapshot.rows(split="val"), key=lambda row: row.key)[:PREVIEWS]
     decoded = {row.key: decode_image(read_sample(cache, row)[0]) for row in rows}
     return {key: torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for key, p in decoded.items()}
+
+
+def chosen_guide(config: Config, vlm: DenseVLM) -> DenseVLM | None:
+    """The model that guides: `guidance.vlm`, else the student's own as it was; None where label maps guide."""
+    g = config.guidance
+    if g.labels:
+        return None
+    if g.vlm is None and g.table_side in (None, config.train.crop):
+        return vlm
+    return load_vlm(g.vlm or config.vlm, config.classes, g.table_side or config.train.crop)
+
+
+def hint_folder(config: Config, unlabelled: list[Row]) -> Path | None:
+    """The folder with the label maps that guide, where there is one.
+
+    Raises:
+        TrainingError: TRAIN007, it holds a map of no unlabelled image.
+    """
+    if config.guidance.labels is None:
+        return None
+    folder = ROOT / config.guidance.labels
+    found = sum((folder / f"{row.key}.png").is_file() for row in unlabelled)
+    if not found:
+        what = f"guidance.labels: {folder} holds no KEY.png of any of the {len(unlabelled)} unlabelled images."
+        raise TrainingError("TRAIN007", what, "Name the label maps by the samples' keys.")
+    log.info("label maps guide %d of %d unlabelled images", found, len(unlabelled))
+    return folder
+
+
+def apply_compute(model: nn.Module, config: ComputeConfig) -> None:
+    """Sets what makes the model quicker or smaller without changing what it computes."""
+    for module in model.modules():
+        if isinstance(module, LanguageDecoder):
+            module.class_chunk = config.class_chunk
+        if config.compile and isinstance(module, Block | Up | Spatial):
+            module.compile()
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not have the memory it asked for, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def memory_advice(config: Config) -> str:
+    """What to set so that a training step needs less memory."""
+    chunk, t = config.compute.class_chunk, config.train
+    advice = []
+    if chunk is None or chunk > 1:
+        advice.append(f"compute.class_chunk={max(1, (chunk or len(config.classes)) // 2)} (same result, little slower)")
+    if config.compute.precision == "fp32":
+        advice.append("compute.precision=bf16 (half of the encoder's activations)")
+    if t.batch > 1:
+        advice.append(f"train.batch={t.batch // 2} with twice the train.steps")
+    advice.append(f"train.crop={t.crop * 3 // 4 // 16 * 16}")
+    return f"Set one or more of: {', '.join(advice)}. `semivl show` says what each is expected to need."
 
 
 def chosen_device(config: ComputeConfig) -> torch.device:

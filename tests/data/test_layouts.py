@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from semivl.config import DataConfig
 from semivl.data.layouts import list_sources
 from semivl.errors import DataError
+from semivl.settings import ROOT
 
 
 def config(source: Path, layout="folder", **fields) -> DataConfig:
@@ -62,6 +63,89 @@ def test_voc_without_lists_takes_its_image_sets(voc):
         "JPEGImages/4.jpg",
     ]
     assert [k for k, (split, mask) in found.items() if split == "train" and mask] == ["JPEGImages/2.jpg"]
+
+
+def test_only_images_of_the_train_list_are_trained_on(voc):
+    (voc / "train.txt").write_text("0\n1\n2\n")
+    lists = {"labelled_list": "splits/92/labeled.txt", "evaluation_list": "splits/val.txt"}
+    found = listed(voc, layout="voc", train_list="train.txt", **lists)
+    assert found == {k: v for k, v in listed(voc, layout="voc", **lists).items() if "3" not in k}
+
+
+def test_a_list_that_the_source_lacks_is_one_of_the_checkout(voc, make):
+    make.photo(voc / "JPEGImages/2007_000733.jpg", 9)
+    found = listed(voc, layout="voc", labelled_list="conf/splits/voc/92.txt", evaluation_list="splits/val.txt")
+    assert found["JPEGImages/2007_000733.jpg"] == ("train", "SegmentationClass/2007_000733.png")
+    assert sum(mask is not None for split, mask in found.values() if split == "train") == 92
+    (voc / "conf/splits/voc").mkdir(parents=True)
+    (voc / "conf/splits/voc/92.txt").write_text("2\n")
+    found = listed(voc, layout="voc", labelled_list="conf/splits/voc/92.txt", evaluation_list="splits/val.txt")
+    assert [k for k, (split, mask) in found.items() if split == "train" and mask] == ["JPEGImages/2.jpg"]
+
+
+def meanings(source: Path, layout: str, **fields) -> dict[str, str]:
+    return {s.mask.as_posix(): s.mask_ids for s in list_sources(config(source, layout, **fields)) if s.mask}
+
+
+@pytest.fixture
+def ade20k(tmp_path, make) -> Path:
+    for name in ("training/ADE_train_00001609", "training/ADE_train_00000002", "validation/ADE_val_00000001"):
+        make.photo(tmp_path / f"images/{name}.jpg", len(name))
+        make.mask(tmp_path / f"annotations/{name}.png")
+    (tmp_path / "val.txt").write_text("validation/ADE_val_00000001\n")
+    (tmp_path / "labelled.txt").write_text(
+        "images/training/ADE_train_00001609.jpg annotations/training/ADE_train_00001609.png\n"
+    )
+    return tmp_path
+
+
+def test_ade20k_has_ids_of_its_own(ade20k):
+    lists = {"labelled_list": "labelled.txt", "evaluation_list": "val.txt"}
+    assert listed(ade20k, layout="ade20k", **lists) == {
+        "images/training/ADE_train_00000002.jpg": ("train", None),
+        "images/training/ADE_train_00001609.jpg": ("train", "annotations/training/ADE_train_00001609.png"),
+        "images/validation/ADE_val_00000001.jpg": ("val", "annotations/validation/ADE_val_00000001.png"),
+    }
+    assert set(meanings(ade20k, "ade20k", **lists).values()) == {"ade20k"}
+
+
+def test_layouts_with_a_published_validation_set_take_its_list(ade20k):
+    found = listed(ade20k, layout="ade20k", labelled_list="conf/splits/ade20k/158.txt")
+    assert sum(split == "val" for split, _ in found.values()) == 2000
+    assert sum(split == "train" and mask is not None for split, mask in found.values()) == 158
+    assert found["images/training/ADE_train_00000002.jpg"] == ("train", None)
+
+
+def test_cityscapes_takes_train_ids_where_there_are_any(tmp_path, make):
+    names = ("train/jena/jena_000078_000019", "train/ulm/ulm_000001_000019", "val/lindau/lindau_000000_000019")
+    for i, name in enumerate((*names, "test/bonn/bonn_000000_000019")):
+        make.photo(tmp_path / f"leftImg8bit/{name}_leftImg8bit.png", i)
+        for kind in ("labelIds", "instanceIds", "color"):
+            make.mask(tmp_path / f"gtFine/{name}_gtFine_{kind}.png")
+    make.mask(tmp_path / f"gtFine/{names[0]}_gtFine_labelTrainIds.png")
+    (tmp_path / "val.txt").write_text(f"{names[2]}_leftImg8bit\n")
+    pairs = {f"leftImg8bit/{n}_leftImg8bit.png": f"gtFine/{n}_gtFine_labelIds.png" for n in names}
+    pairs[f"leftImg8bit/{names[0]}_leftImg8bit.png"] = f"gtFine/{names[0]}_gtFine_labelTrainIds.png"
+    found = listed(tmp_path, layout="cityscapes", evaluation_list="val.txt")
+    assert found == {k: ("val" if "/val/" in k else "train", v) for k, v in pairs.items()}
+    read = meanings(tmp_path, "cityscapes", evaluation_list="val.txt")
+    assert read == {v: "class" if "Train" in v else "cityscapes" for v in pairs.values()}
+
+
+@pytest.mark.parametrize("line", ["train2017/000000000009", "train2017/000000000009.jpg masks/000000000009.png"])
+def test_coco_has_one_folder_of_masks(tmp_path, make, line):
+    for i, name in enumerate(("train2017/000000000009", "train2017/000000000025", "val2017/000000000139")):
+        make.photo(tmp_path / f"{name}.jpg", i)
+        make.mask(tmp_path / f"masks/{name[-12:]}.png")
+    (tmp_path / "labelled.txt").write_text(line + "\n")
+    (tmp_path / "val.txt").write_text("val2017/000000000139\n")
+    assert listed(tmp_path, layout="coco", labelled_list="labelled.txt", evaluation_list="val.txt") == {
+        "train2017/000000000009.jpg": ("train", "masks/000000000009.png"),
+        "train2017/000000000025.jpg": ("train", None),
+        "val2017/000000000139.jpg": ("val", "masks/000000000139.png"),
+    }
+    make.mask(tmp_path / "masks/000000000777.png")
+    assert ("train", "masks/000000000777.png") in listed(tmp_path, layout="coco", evaluation_list="val.txt").values()
 
 
 def test_folder_pairs_by_name_in_subfolders_too(tmp_path, make):
@@ -171,13 +255,22 @@ def test_wrong_split_name_names_the_near_one(voc):
     assert error.code == "DATA103"
     assert "splits/92/labeled.txt" in str(error)
     assert "val.txt" in str(refused(voc, layout="voc", evaluation_list="zzzzzzzz"))
+    error = refused(voc, layout="voc", labelled_list="conf/splits/voc/93.txt")
+    assert "conf/splits/voc/92.txt" in str(error)
+    assert str(voc) in str(error) and str(ROOT) in str(error), "both places are named"
 
 
 def test_missing_and_empty_folders(tmp_path):
     assert refused(tmp_path / "nowhere").code == "DATA101"
     error = refused(tmp_path)
     assert (error.code, "images/" in str(error)) == ("DATA102", True)
-    assert "JPEGImages" in str(refused(tmp_path, layout="voc"))
+    for layout, folder in (
+        ("voc", "JPEGImages"),
+        ("ade20k", "annotations"),
+        ("cityscapes", "gtFine"),
+        ("coco", "masks"),
+    ):
+        assert folder in str(refused(tmp_path, layout=layout))
 
 
 def test_image_in_both_lists(voc):

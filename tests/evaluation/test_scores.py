@@ -69,6 +69,21 @@ def test_evaluation_is_the_count_over_all_images(
     assert seen == [(n, 12) for n in range(1, 13)]
 
 
+def test_the_first_images_count_again_until_their_number_divides(snapshot: Snapshot, cache: ShardCache) -> None:
+    def counted(multiple: int) -> np.ndarray:
+        predictor = ColourPredictor()
+        predictor.evaluation = predictor.evaluation.model_copy(update={"repeat_to_multiple_of": multiple})
+        return evaluate(predictor, snapshot, cache).confusion  # pyright: ignore[reportArgumentType]
+
+    once = counted(1)
+    assert np.array_equal(counted(4), once), "twelve images divide by four"
+    assert np.array_equal(counted(24), 2 * once)
+    first = sorted(snapshot.rows(split="val"), key=lambda row: row.source)[:3]
+    truths = [read_pair(cache, row)[1] for row in first]
+    added = np.bincount(np.concatenate([t[t != 255] for t in truths]), minlength=len(NAMES))
+    assert np.array_equal((counted(5) - once).sum(1), added), "fifteen: the first three twice"
+
+
 def test_the_digest_stands_for_the_images_and_the_classes(snapshot: Snapshot) -> None:
     other = snapshot.manifest.model_copy(update={"classes": classes_of("a", "b", "c", "d", "e")})
     assert split_digest(snapshot) == split_digest(snapshot)

@@ -1,4 +1,4 @@
-"""The sliding window covers everything once or more, and averages what it sees twice."""
+"""The sliding window covers everything once or more, in both modes, and averages or adds what it sees twice."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semivl.config import EvaluationConfig
-from semivl.evaluation.window import average_logits, segment, sliding_logits, starts
+from semivl.evaluation.window import average_logits, segment, sliding_logits, sliding_scores, starts, sum_probabilities
 
 
 def config(**values) -> EvaluationConfig:
@@ -27,6 +27,13 @@ def test_windows_cover_the_side_and_stay_inside(length: int, window: int, stride
     assert begun[0] == 0 and begun[-1] + window == length
     assert all(0 < b - a <= stride for a, b in itertools.pairwise(begun))
     assert len(begun) == max(length - window + stride - 1, 0) // stride + 1  # the paper's count
+
+
+def test_the_published_grid_of_512_and_426():
+    for length in range(1, 3000):
+        begun = starts(length, min(length, 512), 426)
+        assert len(begun) == max(length - 512 + 425, 0) // 426 + 1
+        assert begun == [min(426 * i, max(length - 512, 0)) for i in range(len(begun))]
 
 
 @pytest.mark.parametrize("size", [(40, 90), (32, 32), (33, 65), (10, 100), (10, 12)])
@@ -78,7 +85,7 @@ def test_the_short_side_is_predicted_at_and_the_answer_has_the_photos_size() -> 
 def test_corners_keep_their_logits_when_resized() -> None:
     """align_corners True: the corner pixels lie on each other."""
     image = torch.rand(3, 32, 32)
-    small = average_logits(pointwise, image, 4, config(short_side=16, window=16))
+    small = sliding_scores(pointwise, image, 4, config(short_side=16, window=16))
     large = sliding_logits(pointwise, image, 4, config(short_side=16, window=16))
     torch.testing.assert_close(large[:, [0, 0, -1, -1], [0, -1, 0, -1]], small[:, [0, 0, -1, -1], [0, -1, 0, -1]])
 
@@ -88,8 +95,39 @@ def test_a_stride_beyond_the_window_leaves_no_hole() -> None:
     assert torch.isfinite(logits).all()
 
 
-def test_the_mask_is_the_argmax_of_the_logits() -> None:
+def test_probabilities_of_windows_that_overlap_are_added_and_not_divided() -> None:
+    image = torch.rand(3, 40, 70, generator=torch.Generator().manual_seed(2))
+    got = sum_probabilities(pointwise, image, 4, config(window=24, stride=16))
+    down = torch.tensor([1 + (16 <= y < 24) + (32 <= y < 40) for y in range(40)])
+    across = torch.tensor([1 + (16 <= x < 24) + (32 <= x < 40) + (48 <= x < 56) + (64 <= x < 70) for x in range(70)])
+    expected = pointwise(image[None])[0].softmax(0) * (down[:, None] * across)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_cityscapes_windows_are_those_published_and_batched_by_shape() -> None:
+    """1024 x 2048 with 801 and 534: begun at 0, 534 and at 0, 534, 1068, 1602; 490 and 446 pixels at the border."""
+    shapes = []
+
+    def watch(images: torch.Tensor) -> torch.Tensor:
+        shapes.append((len(images), *images.shape[2:]))
+        return images[:, :1]
+
+    sum_probabilities(watch, torch.zeros(3, 1024, 2048), 1, config(window=801, stride=534, batch=4))
+    assert shapes == [(3, 801, 801), (1, 801, 446), (3, 490, 801), (1, 490, 446)]
+
+
+@pytest.mark.parametrize("mode", ["average_logits", "sum_probabilities"])
+@pytest.mark.parametrize("size", [(40, 90), (24, 24), (10, 33)])
+def test_a_pointwise_model_gives_the_whole_images_mask(mode: str, size: tuple[int, int]) -> None:
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+    expected = pointwise(image[None])[0].argmax(0)
+    assert torch.equal(segment(pointwise, image, 4, config(mode=mode, window=24, stride=16)).long(), expected)
+
+
+@pytest.mark.parametrize("mode", ["average_logits", "sum_probabilities"])
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_the_mask_is_the_argmax_of_the_logits(mode: str, short_side: int | None) -> None:
     image = torch.rand(3, 50, 70, generator=torch.Generator().manual_seed(1))
-    chosen = config(short_side=32, window=24, stride=16)
+    chosen = config(mode=mode, short_side=short_side, window=24, stride=16)
     expected = sliding_logits(pointwise, image, 4, chosen).argmax(0)
     assert torch.equal(segment(pointwise, image, 4, chosen).long(), expected)

@@ -2,32 +2,101 @@
 
 import open_clip
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 
+from semivl.config import VlmConfig
+from semivl.nets.conversion import from_open_clip, from_timm
 from semivl.nets.decoder import DecoderShape, LanguageDecoder
-from semivl.nets.encoder import Architecture, DenseEncoder, from_open_clip, resized_positions
+from semivl.nets.encoder import Architecture, DenseEncoder, resized_positions
 from tests.tiny import PATCH, SIDE, tiny_vlm
 
 
-def paper_sized() -> DenseEncoder:
+def paper_sized(**changes) -> DenseEncoder:
     architecture = Architecture(
         width=768, layers=12, heads=12, mlp=3072, patch=16, embedding=512, grid=(32, 32), gelu="exact",
         mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), skip_blocks=(0, 4),
-    )  # fmt: skip
+    ).model_copy(update=changes)  # fmt: skip
     with torch.device("meta"):
         return DenseEncoder(architecture)
 
 
+def millions(parameters) -> float:
+    return round(sum(p.numel() for p in parameters) / 1e6, 3)
+
+
 def test_parameter_counts_are_the_papers():
     encoder = paper_sized()
-    encoder.train_spatial_parts_only()
-    trained = {n: p.numel() for n, p in encoder.named_parameters() if p.requires_grad}
-    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 3) == 86.829
-    assert round(sum(trained.values()) / 1e6, 3) == 29.136
+    encoder.train_parts("spatial")
+    trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
+    assert (millions(encoder.parameters()), millions(trained.values())) == (86.829, 29.136)
     assert {n.split(".")[-2] if "." in n else n for n in trained} == {"in_proj", "out_proj", "position"}
-    decoder = LanguageDecoder(DecoderShape(), 512, 768)
-    assert round(sum(p.numel() for p in decoder.parameters()) / 1e6, 3) == 2.217
+    assert millions(p for n, p in trained.items() if n != "position") == 28.348
+    assert millions(LanguageDecoder(DecoderShape(), 512, encoder.skip_channels).parameters()) == 2.217
+
+
+def test_parameter_counts_on_cityscapes_are_the_papers():
+    encoder = paper_sized(grid=(50, 50), skip_blocks=(4,), conv_stem=True)
+    encoder.train_parts("spatial")
+    assert encoder.stem is not None
+    assert millions(encoder.stem.parameters()) == 0.245
+    plain_table = (32 * 32 + 1) * 768
+    own_table = (50 * 50 + 1) * 768
+    assert millions(encoder.parameters()) == round(86.829 + 0.2446 + (own_table - plain_table) / 1e6, 3)
+    assert all(p.requires_grad for p in encoder.stem.parameters())
+    decoder = LanguageDecoder(DecoderShape(skip=(32, 32)), 512, encoder.skip_channels)
+    assert millions(decoder.parameters()) == 2.176
+
+
+def test_the_stem_gives_a_quarter_of_the_images_side():
+    architecture = tiny_vlm().encoder.architecture
+    encoder = DenseEncoder(architecture.model_copy(update={"skip_blocks": (1,), "conv_stem": True}))
+    features = encoder(torch.rand(2, 3, 40, 48))
+    assert encoder.skip_channels == (256, 16)
+    assert [tuple(s.shape[1:]) for s in features.skips] == [(256, 10, 12), (16, 5, 6)]
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_tiny_patch16_224"])
+def test_converted_timm_blocks_compute_what_timm_computes(name):
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=0, depth=2, img_size=112).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    grid = net.patch_embed.grid_size
+    encoder = from_timm(net, VlmConfig(model=f"timm:{name}"), grid).eval()
+    image = torch.rand(1, 3, *net.patch_embed.img_size)
+    with torch.no_grad():
+        theirs = net.forward_features((image - encoder.mean) / encoder.std)[:, net.num_prefix_tokens :]
+        [ours] = encoder.outputs(image, [1])
+    torch.testing.assert_close(ours.flatten(2).transpose(1, 2), theirs, atol=1e-4, rtol=1e-4)
+    assert torch.equal(encoder(image).dense, F.normalize(ours, dim=1))
+
+
+def test_the_shared_projection_gives_both_paths_of_a_block():
+    block = tiny_vlm().encoder.blocks[0]
+    x = torch.randn(2, 5, 16)
+    ordinary, value = block.both(x)
+    torch.testing.assert_close((ordinary, value), (block(x), block.value(x)))
+
+
+def test_switches_of_the_encoder_are_honoured():
+    visual = open_clip.create_model("ViT-S-16-alt").visual
+    config = VlmConfig(model="x", gelu="quick", layer_norm_eps=1e-6, normalisation="imagenet", skip_blocks=(3,))
+    a = from_open_clip(visual, config, visual.grid_size).architecture
+    assert (a.gelu, a.layer_norm_eps, a.mean, a.skip_blocks) == ("quick", 1e-6, (0.485, 0.456, 0.406), (3,))
+    own = from_open_clip(visual, VlmConfig(model="x"), visual.grid_size).architecture
+    assert (own.gelu, own.layer_norm_eps, own.mean) == ("exact", 1e-5, tuple(open_clip.OPENAI_DATASET_MEAN))
+
+
+def test_stochastic_depth_drops_branches_in_training_only():
+    encoder = tiny_vlm().encoder
+    images = torch.rand(8, 3, SIDE, SIDE)
+    expected = encoder.eval()(images).dense
+    encoder.set_drop_path(0.5)
+    assert [b.drop_path for b in encoder.blocks] == [0, 0.25, 0.5]
+    assert torch.equal(encoder(images).dense, expected)
+    assert not torch.equal(encoder.train()(images).dense, expected)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-S-16-alt"])
@@ -36,7 +105,7 @@ def test_converted_blocks_compute_what_open_clip_computes(name):
     visual = open_clip.create_model(name).visual.eval()
     side = visual.image_size[0]
     grid = visual.grid_size
-    encoder = from_open_clip(visual, "own", (0, 4), grid).eval()
+    encoder = from_open_clip(visual, VlmConfig(model=name), grid).eval()
     image = torch.rand(1, 3, side, side)
     with torch.no_grad():
         expected = visual._embeds((image - encoder.mean) / encoder.std)

@@ -62,7 +62,7 @@ def manifest(config: Config) -> Manifest:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's folder; its weights are random."""
     vlm = tiny_vlm()
-    model = create(METHOD).build(CLASSES, vlm, training=True)
+    model = create(METHOD).build(CLASSES, vlm, True)
     folder = tmp_path_factory.mktemp("bundle")
     any_config = Config.model_construct(
         name="tiny", method=METHOD, classes=CLASSES, evaluation=EvaluationConfig(window=32, stride=24)

@@ -15,7 +15,7 @@ METHOD = create(MethodConfig(name="semivl", settings={"decoder": SHAPE.model_dum
 
 
 def fresh():
-    model = METHOD.build(CLASSES, tiny_vlm(), training=True)
+    model = METHOD.build(CLASSES, tiny_vlm(), True)
     return model, build_optimizer(model, CONFIG)
 
 
@@ -28,7 +28,7 @@ def test_the_same_step_gives_the_same_loss_to_the_last_bit(method):
     chosen = create(MethodConfig(name=method, settings={"decoder": SHAPE.model_dump()}))
     totals = set()
     for _ in range(2):
-        model = chosen.build(CLASSES, tiny_vlm(), training=True)
+        model = chosen.build(CLASSES, tiny_vlm(), True)
         totals.add(take_step(chosen, model, build_optimizer(model, CONFIG), tiny_batches(), CONFIG, 4)["total"].item())
     assert len(totals) == 1
 

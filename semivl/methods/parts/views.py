@@ -1,6 +1,7 @@
 """Views of an image for consistency training: strong colour distortion and CutMix (spec 1.3, 1.4)."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -34,13 +35,18 @@ def strong_view(images: Tensor) -> Tensor:
 
 def cutmix_boxes(count: int, side: int, device: torch.device) -> Tensor:
     """(count, side, side) bool: for half of the images a random box, for the others nothing."""
-    boxes = torch.zeros(count, side, side, dtype=torch.bool, device=device)
+    boxes = torch.zeros(count, side, side, dtype=torch.bool)
     for box in boxes:
         if torch.rand(()) < 0.5:
             continue
         top, left, height, width = _box(side)
         box[top : top + height, left : left + width] = True
-    return boxes
+    return boxes.to(device, non_blocking=True)
+
+
+def filled(boxes: Sequence[Tensor]) -> Tensor:
+    """(U,) int64: the images that have something in any of their boxes; of a quarter there is nothing to fill."""
+    return torch.stack(list(boxes)).any(0).any(-1).any(-1).nonzero()[:, 0]
 
 
 def _box(side: int) -> tuple[int, int, int, int]:

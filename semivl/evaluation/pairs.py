@@ -1,0 +1,46 @@
+"""Photos with their masks, one after the other, for what looks at labelled images without a trained model."""
+
+from collections.abc import Iterator
+
+from semivl.config import Config
+from semivl.data.cache import ShardCache
+from semivl.data.checks import Quarantined, check, decode_image, decode_mask
+from semivl.data.layouts import list_sources, source_folder
+from semivl.data.snapshot import read
+from semivl.data.store import open_store
+from semivl.errors import DataError
+from semivl.evaluation.language import Pair
+from semivl.evaluation.scores import evaluation_rows, read_pair
+from semivl.settings import home
+
+
+def snapshot_pairs(config: Config) -> Iterator[Pair]:
+    """The evaluation images of the dataset's current snapshot.
+
+    Raises:
+        DataError: DATA201 there is no snapshot yet.
+        RegistryError: REG003 it has no evaluation image with a mask.
+    """
+    store = open_store()
+    cache = ShardCache(store, config.data.dataset, home() / "cache" / "shards")
+    for row in evaluation_rows(read(store, config.data.dataset), "val"):
+        yield read_pair(cache, row)
+
+
+def source_pairs(config: Config) -> Iterator[Pair]:
+    """The evaluation images of the source folder itself, before any ingest and without a service.
+
+    Raises:
+        DataError: the source cannot be used; a file of it that an ingest would leave out, with that check's code.
+    """
+    root = source_folder(config.data)
+    for source in list_sources(config.data):
+        if source.split != "val" or source.mask is None:
+            continue
+        found = check(source, root, config.classes, config.data.max_pixels)
+        if isinstance(found, Quarantined):
+            raise DataError(
+                found.code, f"{found.source}: {found.reason}.", "Mend the file, or ingest and measure that."
+            )
+        assert found.files.mask is not None
+        yield decode_image(found.files.image), decode_mask(found.files.mask)
