@@ -24,7 +24,7 @@ from semivl.data.cache import ShardCache
 from semivl.data.ingest import ingest
 from semivl.data.snapshot import Snapshot, read
 from semivl.data.store import Store, open_store
-from semivl.evaluation.scores import evaluate
+from semivl.evaluation.scores import Scores, evaluate
 from semivl.settings import home
 from semivl.training.bundle import load_bundle, train_key
 from semivl.training.trainer import train
@@ -40,14 +40,14 @@ class Silent:
     def checkpoint(self, step: int, path: Path) -> None: ...
 
 
-def score(config: Config, snapshot: Snapshot, store: Store) -> tuple[float, float]:
-    """mIoU in points of the experiment trained on the snapshot, and the seconds that the training took now."""
+def score(config: Config, snapshot: Snapshot, store: Store) -> tuple[Scores, float]:
+    """Scores of the experiment trained on the snapshot, and the seconds that the training took now."""
     folder = home() / "bench" / train_key(config, snapshot.manifest.version)
     since = time.perf_counter()
     bundle = train(config, snapshot, store, folder, Silent())
     seconds = time.perf_counter() - since
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
-    return evaluate(load_bundle(bundle), snapshot, cache).scores.miou, seconds
+    return evaluate(load_bundle(bundle), snapshot, cache).scores, seconds
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
             for seed in range(chosen.seeds)
         ]
         results = [score(one, snapshot, store) for one in seeded]
-        mious = [miou for miou, _ in results]
+        mious = [scores.miou for scores, _ in results]
         spread = statistics.stdev(mious) if len(mious) > 1 else float("nan")
         each = " ".join(f"{m:.1f}" for m in mious)
         seconds = " ".join(f"{s:.0f}" for _, s in results)

@@ -46,6 +46,10 @@ class Method(Protocol):
         """The losses of one step; `progress` goes from 0 to 1."""
         ...
 
+    def describe(self) -> dict[str, str]:
+        """Its losses by name, in words: of what, and with which weight."""
+        ...
+
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
         ...

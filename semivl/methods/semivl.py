@@ -29,6 +29,7 @@ from semivl.methods.parts.losses import (
 )
 from semivl.methods.parts.views import cutmix_boxes, filled, mixed, mixed_labels, strong_view
 from semivl.nets.decoder import DecoderShape
+from semivl.nets.encoder import Trained
 from semivl.nets.segmenter import Segmenter, joined, part, perturbed
 from semivl.nets.vlm import DenseVLM
 
@@ -41,6 +42,7 @@ class SemiVL:
 
     class Settings(Record):
         decoder: DecoderShape = DecoderShape()
+        trains: Trained = Field("spatial", description="what of the encoder learns; spatial: attention and positions")
         text: Literal["names", "averages"] = Field(
             "names", description="class text of the decoder: the plain names, or the mean of each class's definitions"
         )
@@ -59,12 +61,25 @@ class SemiVL:
 
     def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
         text = vlm.required_text("method semivl")
-        model = Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder)
+        model = Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder, self.settings.trains)
         if training and self.settings.average:
             add_average(model)
         if training and guide and self.settings.guidance.weight:
             model.add_module("teacher", Guidance(guide, self.settings.guidance))
         return model
+
+    def describe(self) -> dict[str, str]:
+        s, g = self.settings, self.settings.guidance
+        views = "1/4 first strong view + 1/4 second + 1/2 perturbed features"
+        chosen = (
+            f"own labels, confidence >= {s.confidence}" if s.weighting == "threshold" else f"weighed by {s.weighting}"
+        )
+        guide = f"labels of the guide, probability >= {g.threshold} at scale {g.scale:g}, by {g.text}"
+        return {
+            "supervised": "1/2 x cross-entropy of labelled pixels",
+            "consistency": f"1/2 x ({views}): {chosen}",
+            "guidance": f"{g.weight} falling to 0 x ({views}): {guide}" if g.weight else "none",
+        }
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         return model(images) if model.training else getattr(model, NAME, model)(images)

@@ -29,6 +29,7 @@ from semivl.methods.parts.losses import (
 from semivl.methods.parts.student import train_for_outputs
 from semivl.methods.parts.views import cutmix_boxes, mixed, mixed_labels, strong_view
 from semivl.nets.deeplab import DeepLabHead
+from semivl.nets.encoder import Trained
 from semivl.nets.vlm import DenseVLM
 
 
@@ -48,13 +49,13 @@ class UniMatchModel(nn.Module):
         """Takes a copy of the encoder.
 
         Raises:
-            ConfigError: CONF020, CLIP's skip feature is to be read and the encoder gives none.
+            ConfigError: CONF025, CLIP's skip feature is to be read and the encoder gives none.
         """
         super().__init__()
         self.encoder = vlm.student()
         if clip and not self.encoder.skip_channels:
             what = "method unimatch with features clip reads a skip feature, and vlm gives none."
-            raise ConfigError("CONF020", what, "Set vlm.skip_blocks, or features to normed.")
+            raise ConfigError("CONF025", what, "Set vlm.skip_blocks, or features to normed.")
         self.clip = clip
         a = self.encoder.architecture
         # of twelve blocks the fifth and the last, as spec 2.8 has them
@@ -90,7 +91,7 @@ class UniMatch:
             description="what the head reads: outputs of a low block and the last one after the final norm, or "
             "CLIP's value features of the deepest skip block and its dense embedding",
         )
-        trains: Literal["all", "spatial"] = Field("all", description="spatial: attention and position table only")
+        trains: Trained = Field("all", description="what of the encoder learns; spatial: attention and positions")
         drop_path: float = Field(0.0, ge=0, lt=1, description="rate of stochastic depth in the last block")
         confidence: float = Field(0.95, ge=0, le=1, description="pseudo-labels with less are not learned from")
         dropout: float = Field(0.5, ge=0, lt=1, description="share of channels that feature perturbation drops")
@@ -111,6 +112,13 @@ class UniMatch:
             model.encoder.train_parts(s.trains)
         model.encoder.set_drop_path(s.drop_path)
         return model
+
+    def describe(self) -> dict[str, str]:
+        views = "1/4 first strong view + 1/4 second + 1/2 perturbed features"
+        return {
+            "supervised": "1/2 x cross-entropy of labelled pixels",
+            "consistency": f"1/2 x ({views}): own labels, confidence >= {self.settings.confidence}",
+        }
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         return model(images)

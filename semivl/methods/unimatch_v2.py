@@ -5,7 +5,6 @@ which keeps the channels that the other loses. The decoder is a DPT head on four
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -28,6 +27,7 @@ from semivl.methods.parts.losses import (
 from semivl.methods.parts.student import train_for_outputs
 from semivl.methods.parts.views import cutmix_boxes, mixed, mixed_labels, strong_view
 from semivl.nets.dpt import DptHead, DptShape, quarter_blocks
+from semivl.nets.encoder import Trained
 from semivl.nets.vlm import DenseVLM
 
 OHEM_THRESHOLD, OHEM_KEPT = 0.7, 200_000
@@ -67,7 +67,7 @@ class UniMatchV2:
 
     class Settings(Record):
         head: DptShape = DptShape()  # pyright: ignore[reportCallIssue]
-        trains: Literal["all", "spatial", "none"] = Field("all", description="which of the encoder's weights learn")
+        trains: Trained = Field("all", description="what of the encoder learns; spatial: attention and positions")
         confidence: float = Field(0.95, ge=0, le=1, description="pseudo-labels with less are not learned from")
         ohem: bool = Field(False, description="learn from the hardest labelled pixels only, as published on Cityscapes")
 
@@ -81,6 +81,14 @@ class UniMatchV2:
         if training:
             add_average(model)
         return model
+
+    def describe(self) -> dict[str, str]:
+        pixels = "the hardest labelled pixels" if self.settings.ohem else "labelled pixels"
+        views = "1/2 first strong view + 1/2 second, complementary channels dropped"
+        return {
+            "supervised": f"1/2 x cross-entropy of {pixels}",
+            "consistency": f"1/2 x ({views}): the average's labels, confidence >= {self.settings.confidence}",
+        }
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Logits of the average, where the model has one and is not training."""

@@ -48,13 +48,32 @@ def load_open_clip(config: VlmConfig) -> tuple[nn.Module, Any]:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises bare RuntimeErrors, and whatever its hub client raises
         raise _fault(config, error) from error
+    _plain_vit(config, model)
+    return model.float().eval(), tokenizer
+
+
+def outline_open_clip(config: VlmConfig) -> Any:
+    """The image tower without weights.
+
+    Raises:
+        ConfigError: as `load_open_clip`, as far as the weights themselves are not needed to know.
+    """
+    name, _ = _local(config) if config.model.startswith(_LOCAL) else _known(config)
+    try:
+        model = open_clip.create_model(name, load_weights=False, device="meta")
+    except Exception as error:
+        raise _fault(config, error) from error
+    return _plain_vit(config, model)
+
+
+def _plain_vit(config: VlmConfig, model: Any) -> VisionTransformer:
     if not isinstance(model.visual, VisionTransformer) or model.visual.attn_pool is not None:
         raise ConfigError(
             "CONF017",
             f"the image tower of vlm.model {config.model} is no plain vision transformer.",
             "Choose a model of the ViT family without attentional pooling, ViT-B-16 for one.",
         )
-    return model.float().eval(), tokenizer
+    return model.visual
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from semivl.errors import ConfigError
 from semivl.nets.decoder import DecoderShape, LanguageDecoder
-from semivl.nets.encoder import Features
+from semivl.nets.encoder import Features, Trained
 from semivl.nets.vlm import DenseVLM
 
 
@@ -15,19 +15,19 @@ class Segmenter(nn.Module):
 
     text: Tensor
 
-    def __init__(self, vlm: DenseVLM, text: Tensor, shape: DecoderShape) -> None:
+    def __init__(self, vlm: DenseVLM, text: Tensor, shape: DecoderShape, trains: Trained = "spatial") -> None:
         """Takes a copy of the encoder; text is (N, D), L2-normalised.
 
         Raises:
-            ConfigError: CONF020, the encoder does not give the two skip features that the decoder needs.
+            ConfigError: CONF025, the encoder does not give the two skip features that the decoder needs.
         """
         super().__init__()
         self.encoder = vlm.student()
-        self.encoder.train_parts("spatial")
+        self.encoder.train_parts(trains)
         channels = self.encoder.skip_channels
         if len(channels) != 2:
             what = f"the language-guided decoder needs two skip features, and vlm gives {len(channels)}."
-            raise ConfigError("CONF020", what, "Set vlm.skip_blocks to two blocks, or to one with vlm.conv_stem.")
+            raise ConfigError("CONF025", what, "Set vlm.skip_blocks to two blocks, or to one with vlm.conv_stem.")
         self.canvas = shape.canvas
         self.decoder = LanguageDecoder(shape, text.shape[1], channels)
         self.register_buffer("text", text.clone())

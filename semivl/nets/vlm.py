@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from semivl.config import Classes, VlmConfig
 from semivl.errors import ConfigError
-from semivl.language.text import ClassText, class_text
+from semivl.language.text import ClassText, class_text, classes_of_phrases, definition_prompts
 from semivl.nets.conversion import from_open_clip, from_timm
 from semivl.nets.encoder import Architecture, DenseEncoder, Features
-from semivl.nets.open_clip_loading import identity, load_open_clip
+from semivl.nets.open_clip_loading import identity, load_open_clip, outline_open_clip
 from semivl.nets.timm_loading import PREFIX as TIMM
-from semivl.nets.timm_loading import load_timm
+from semivl.nets.timm_loading import load_timm, outline_timm
 from semivl.settings import ROOT, home
 
 ALIGNED, SPOKEN = "aligned:", "spoken:"
@@ -41,8 +41,12 @@ class DenseVLM:
         return copy.deepcopy(self.encoder)
 
     def frozen_encoder(self) -> nn.Module:
-        """A copy of the encoder that nothing trains."""
-        return copy.deepcopy(self.encoder).requires_grad_(False).eval()
+        """A copy of the encoder for its dense embedding alone, which nothing trains."""
+        encoder = copy.deepcopy(self.encoder).requires_grad_(False).eval()
+        if isinstance(encoder, DenseEncoder):
+            encoder.stem = None
+            encoder.architecture = encoder.architecture.model_copy(update={"skip_blocks": (), "conv_stem": False})
+        return encoder
 
     def required_text(self, who: str) -> ClassText:
         """The text.
@@ -81,6 +85,24 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     if isinstance(vlm.encoder, DenseEncoder) and vlm.encoder.stem:
         vlm.encoder.stem.load_pretrained()
     return vlm
+
+
+def outline_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
+    """What `load_vlm` gives, with shapes but without weights, on torch's device `meta`.
+
+    Raises:
+        ConfigError: `config` names no model that can be used.
+    """
+    with torch.device("meta"):
+        if config.model.startswith((ALIGNED, SPOKEN)):
+            return load_vlm(config, classes, side)
+        if config.model.startswith(TIMM):
+            net = outline_timm(config)
+            return DenseVLM(from_timm(net, config, _grid(net.patch_embed.patch_size, side)), None)
+        visual: Any = outline_open_clip(config)
+        names, phrases = (torch.zeros(n, visual.output_dim) for n in (len(classes), len(definition_prompts(classes))))
+        text = ClassText(names, names, phrases, classes_of_phrases(classes))
+        return DenseVLM(from_open_clip(visual, config, _grid(visual.patch_size, side)), text)
 
 
 def blank_vlm(architecture: Architecture, classes: int) -> DenseVLM:

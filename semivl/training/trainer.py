@@ -5,7 +5,7 @@ A training that was killed and resumed takes the very steps of an unbroken one, 
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -184,14 +184,15 @@ def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
     return {key: torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for key, p in decoded.items()}
 
 
-def chosen_guide(config: Config, vlm: DenseVLM) -> DenseVLM | None:
+def chosen_guide(config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = load_vlm) -> DenseVLM | None:
     """The model that guides: `guidance.vlm`, else the student's own as it was; None where label maps guide."""
     g = config.guidance
     if g.labels:
         return None
     if g.vlm is None and g.table_side in (None, config.train.crop):
         return vlm
-    return load_vlm(g.vlm or config.vlm, config.classes, g.table_side or config.train.crop)
+    own = config.vlm.model_copy(update={"conv_stem": False})
+    return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
 
 
 def hint_folder(config: Config, unlabelled: list[Row]) -> Path | None:

@@ -10,7 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from semivl.config import VlmConfig
 from semivl.errors import ConfigError
+from semivl.nets.conversion import from_open_clip
 from semivl.nets.open_clip_loading import load_open_clip
+from semivl.nets.timm_loading import load_timm
+from tests.conftest import forget_settings
 
 
 def fault(model: str, pretrained: str | None = None) -> ConfigError:
@@ -101,3 +104,97 @@ def test_image_tower_that_is_no_plain_vit_is_refused(clip_folder: Path):
     model = open_clip.CLIP(**config["model_cfg"])
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, clip_folder / "open_clip_model.safetensors")
     assert fault(f"local-dir:{clip_folder}").code == "CONF017"
+
+
+def openai_files(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Weights in the layout of OpenAI's ViT-B/16: its names, shapes, half precision and the three numbers beside."""
+    import open_clip
+
+    with torch.device("meta"):
+        shapes = open_clip.create_model("ViT-B-16-quickgelu", load_weights=False, device="meta").state_dict()
+    state = {k: torch.zeros(v.shape, dtype=torch.float16) for k, v in shapes.items() if k != "attn_mask"}
+    state["visual.proj"][3, 5] = 0.25
+    numbers = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+    state |= {k: torch.tensor(v) for k, v in numbers.items()}
+    path = folder / "ViT-B-16.pt"
+    torch.save(state, path)
+    return path, state
+
+
+def test_openais_layout_goes_through_the_real_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMIVL_HOME", str(tmp_path / "home"))
+    forget_settings()
+    path, state = openai_files(tmp_path)
+    config = VlmConfig(model="ViT-B-16-quickgelu", pretrained=str(path), layer_norm_eps=1e-6, gelu="exact")
+    model, _ = load_open_clip(config)
+    encoder = from_open_clip(model.visual, config, (32, 32))
+    a = encoder.architecture
+    assert (a.width, a.layers, a.heads, a.mlp, a.patch, a.embedding) == (768, 12, 12, 3072, 16, 512)
+    assert (a.gelu, a.layer_norm_eps) == ("exact", 1e-6)
+    assert encoder.projection.weight[5, 3] == 0.25
+    assert encoder.position.shape == (1025, 768)
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 3) == 86.829
+
+    script = torch.jit.script(Holder(state))
+    torch.jit.save(script, tmp_path / "archive.pt")
+    archived, _ = load_open_clip(config.model_copy(update={"pretrained": str(tmp_path / "archive.pt")}))
+    assert all(torch.equal(v, archived.state_dict()[k]) for k, v in model.state_dict().items())
+
+    faults = {
+        "a missing key": {k: v for k, v in state.items() if k != "visual.ln_post.weight"},
+        "a wrong shape": state | {"visual.proj": torch.zeros(768, 256, dtype=torch.float16)},
+        "no checkpoint": [1, 2, 3],
+    }
+    for name, content in faults.items():
+        torch.save(content, path)
+        error = fault("ViT-B-16-quickgelu", str(path))
+        assert error.code == "CONF014", name
+    assert "visual.ln_post.weight" in fault_of(faults["a missing key"], path)
+    assert "visual.proj" in fault_of(faults["a wrong shape"], path)
+    path.write_bytes(b"<html>not found</html>")
+    assert fault("ViT-B-16-quickgelu", str(path)).code == "CONF014"
+
+
+def fault_of(content: object, path: Path) -> str:
+    torch.save(content, path)
+    return fault("ViT-B-16-quickgelu", str(path)).what
+
+
+class Holder(torch.nn.Module):
+    """The tensors under their dotted names, as OpenAI's TorchScript archives hold them."""
+
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name, value in state.items():
+            *path, last = name.split(".")
+            module: torch.nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, torch.nn.Module())
+                module = module._modules[part]  # pyright: ignore[reportAssignmentType]
+            module.register_buffer(last, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_without_a_network_the_file_is_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    error = fault("ViT-B-32", "laion400m_e31")
+    assert error.code == "CONF016"
+    assert "vlm.pretrained" in error.remedy
+
+
+def test_timm_models_that_cannot_be_used_are_named(tmp_path: Path):
+    def timm_fault(model: str, pretrained: str | None = None) -> ConfigError:
+        with pytest.raises(ConfigError) as caught:
+            load_timm(VlmConfig(model=f"timm:{model}", pretrained=pretrained))
+        return caught.value
+
+    error = timm_fault("vit_smal_patch14_dinov2")
+    assert error.code == "CONF010" and "vit_small_patch14_dinov2" in error.remedy
+    assert timm_fault("resnet18").code == "CONF017"
+    assert timm_fault("vit_tiny_patch16_224", str(tmp_path / "none.pth")).code == "CONF013"
+    torch.save({"cls_token": torch.zeros(1)}, tmp_path / "bad.pth")
+    assert timm_fault("vit_tiny_patch16_224", str(tmp_path / "bad.pth")).code == "CONF014"

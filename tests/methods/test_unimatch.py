@@ -79,7 +79,7 @@ def test_twelve_blocks_are_read_at_the_fifth_and_the_last():
 
 def test_clips_features_need_a_skip_block_and_normed_ones_do_not():
     UniMatchModel(changed(skip_blocks=()), N, clip=False)
-    with pytest.raises(ConfigError, match=r"CONF020.*vlm\.skip_blocks"):
+    with pytest.raises(ConfigError, match=r"CONF025.*vlm\.skip_blocks"):
         UniMatchModel(changed(skip_blocks=()), N, clip=True)
 
 

@@ -72,7 +72,7 @@ def test_a_canvas_of_the_images_size_changes_nothing_and_another_is_gone_through
 def test_an_encoder_with_one_skip_feature_is_refused():
     vlm = tiny_vlm()
     vlm.encoder.architecture = vlm.encoder.architecture.model_copy(update={"skip_blocks": (1,)})
-    with pytest.raises(ConfigError, match=r"CONF020.*needs two skip features, and vlm gives 1"):
+    with pytest.raises(ConfigError, match=r"CONF025.*needs two skip features, and vlm gives 1"):
         Segmenter(vlm, vlm.required_text("test").names, SHAPE)
 
 
