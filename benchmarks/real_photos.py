@@ -27,14 +27,14 @@ SPLITS = (92, 366)
 HEAD = {"features": 32, "channels": [24, 48, 96, 192]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "supervised": {"method": {"name": "supervised"}},
-    "unimatch": {"method": {"name": "unimatch", "settings": {"features": "normed", "trains": "spatial"}}},
-    "unimatch_v2": {"method": {"name": "unimatch_v2", "settings": {"head": HEAD, "trains": "spatial"}}},
+    "unimatch": {"method": {"name": "unimatch", "settings": {"features": "normed", "trains": "none"}}},
+    "unimatch_v2": {"method": {"name": "unimatch_v2", "settings": {"head": HEAD, "trains": "none"}}},
     "semivl, no guidance": {"method": {"settings": {"guidance": {"weight": 0.0}}}},
     "semivl, names": {"method": {"settings": {"guidance": {"text": "names"}}}},
     "semivl, definitions": {},
 }
 ORACLES = (0.25, 0.5, 0.75, 1.0)
-OWN_SETTINGS = {"supervised": ("decoder",), "unimatch": (), "unimatch_v2": ()}
+OWN_SETTINGS = {"supervised": ("decoder", "trains"), "unimatch": (), "unimatch_v2": ()}
 """which of photos.yaml's method settings another method takes over"""
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     tasks = [task for task in tasks if task not in done]
     if not chosen.table and tasks:
         print(f"{os.cpu_count()} cores, {chosen.workers} runs at once, {len(tasks)} to go", flush=True)
-        with multiprocessing.get_context("spawn").Pool(chosen.workers, maxtasksperchild=1) as pool:
+        with multiprocessing.get_context("spawn").Pool(chosen.workers) as pool:
             for line in pool.imap_unordered(run, tasks):
                 print(json.dumps(line), flush=True)
     show(finished())
