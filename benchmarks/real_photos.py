@@ -1,7 +1,12 @@
-"""SemiVL and its baselines on real photos with few labels, on one encoder, several seeds: the tables of docs/results.md.
+"""SemiVL and its baselines on real photos with few labels, on one encoder, several seeds: docs/results.md.
 
     export SEMIVL_REAL_DATA=FOLDER                 # holds voc2012-subset/
     python -m benchmarks.small_vlm ...             # makes the two models, see docs/small-vlm.md
+    for text in names definitions; do for split in 92 366; do
+      semivl vlm label photos-spoken .semivl/photos-guide/$text --data photos \
+        -s data.dataset=photos-$split -s data.labelled_list=splits/$split/labeled.txt \
+        -s method.settings.guidance.text=$text
+    done; done                                     # after an ingest of both, which the first runs make
     python -m benchmarks.real_photos --workers 2
     python -m benchmarks.real_photos --table       # what is finished so far, as tables
 
@@ -16,7 +21,6 @@ import multiprocessing
 import os
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 from semivl.config import Config, load
@@ -24,14 +28,15 @@ from semivl.settings import ROOT
 
 RESULTS = ROOT / "docs" / "results" / "real-photos.jsonl"
 SPLITS = (92, 366)
+GUIDES = ".semivl/photos-guide"
 HEAD = {"features": 32, "channels": [24, 48, 96, 192]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "supervised": {"method": {"name": "supervised"}},
     "unimatch": {"method": {"name": "unimatch", "settings": {"features": "normed", "trains": "none"}}},
     "unimatch_v2": {"method": {"name": "unimatch_v2", "settings": {"head": HEAD, "trains": "none"}}},
     "semivl, no guidance": {"method": {"settings": {"guidance": {"weight": 0.0}}}},
-    "semivl, names": {"method": {"settings": {"guidance": {"text": "names"}}}},
-    "semivl, definitions": {},
+    "semivl, names": {"guidance": {"labels": f"{GUIDES}/names"}},
+    "semivl, definitions": {"guidance": {"labels": f"{GUIDES}/definitions"}},
 }
 ORACLES = (0.25, 0.5, 0.75, 1.0)
 OWN_SETTINGS = {"supervised": ("decoder", "trains"), "unimatch": (), "unimatch_v2": ()}
@@ -41,7 +46,7 @@ OWN_SETTINGS = {"supervised": ("decoder", "trains"), "unimatch": (), "unimatch_v
 def variants() -> dict[str, dict[str, Any]]:
     """Overrides by name, those of the label maps of known precision included."""
     folder = ".semivl/photos-oracle"
-    oracles = {f"oracle-{p}": {"guidance": {"vlm": None, "labels": f"{folder}/{p}"}} for p in ORACLES}
+    oracles = {f"oracle-{p}": {"guidance": {"labels": f"{folder}/{p}"}} for p in ORACLES}
     return VARIANTS | oracles
 
 
@@ -133,7 +138,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only show what is finished")
     chosen = parser.parse_args()
     done = {(line["variant"], line["split"], line["seed"]) for line in finished()}
-    tasks = [(v, s, seed) for seed in range(chosen.seeds) for s in chosen.splits for v in chosen.variants]
+    tasks = [(v, s, seed) for s in chosen.splits for seed in range(chosen.seeds) for v in chosen.variants]
     tasks = [task for task in tasks if task not in done]
     if not chosen.table and tasks:
         print(f"{os.cpu_count()} cores, {chosen.workers} runs at once, {len(tasks)} to go", flush=True)

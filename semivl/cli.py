@@ -16,7 +16,7 @@ import typer
 from semivl.errors import SemivlError
 
 if TYPE_CHECKING:
-    from semivl.config import Config
+    from semivl.config import Config, VlmConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     help="From a bucket of images, few of them with masks, to a segmentation model that is promoted only when better.",
 )
+vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
+app.add_typer(vlm, name="vlm")
 Experiment = Annotated[str, typer.Argument(help="name of a file in conf/experiment")]
 Changes = Annotated[
     list[str] | None,
@@ -91,11 +93,14 @@ def run(experiment: Experiment, changes: Changes = None) -> None:
 
 @app.command()
 def show(experiment: Experiment, changes: Changes = None) -> None:
-    """Print the experiment as it would run, every setting resolved."""
+    """Print the experiment as it would run: every setting resolved, then modules, text, losses and expected memory."""
     import yaml
 
     config = load_checked(experiment, changes)[0]
-    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="", flush=True)
+    from semivl.training.summary import as_comment, summary
+
+    print(as_comment(summary(config)))
 
 
 @app.command()
@@ -118,24 +123,84 @@ def scenes(
 @app.command()
 def pretrain(
     folder: Annotated[Path, typer.Argument(help="images/ and captions.jsonl")],
-    config: Annotated[Path, typer.Option(help="an open_clip_config.json")],
     output: Annotated[Path, typer.Option(help="folder for the model")],
-    start: Annotated[Path | None, typer.Option(help="an earlier result to go on from")] = None,
+    config: Annotated[Path | None, typer.Option(help="an open_clip_config.json: trains all of it")] = None,
+    start: Annotated[Path | None, typer.Option(help="with --config: an earlier result to go on from")] = None,
+    image_encoder: Annotated[
+        str | None, typer.Option(help="align this one instead: a file in conf/vlm, or a model as vlm.model names it")
+    ] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="with this: a sentence encoder's folder, or a model with text")
+    ] = None,
     changes: Changes = None,
 ) -> None:
-    """Train a small CLIP on captioned images, in open_clip's own format."""
+    """Train a small CLIP on captioned images (--config), or align two encoders that know their own halves."""
     from semivl.config import check
+    from semivl.errors import ConfigError
+    from semivl.training.alignment import AlignSettings, align, text_source
     from semivl.training.pretrain import PretrainSettings
     from semivl.training.pretrain import pretrain as train
-
-    settings = check(PretrainSettings, as_overrides(changes), "pretrain")
 
     def tell(step: int, values: dict[str, float]) -> None:
         if step % 20 == 0 or step == settings.steps:
             told = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
             print(f"step {step} of {settings.steps}: {told}", flush=True)
 
+    if image_encoder and text_encoder and not config:
+        settings = check(AlignSettings, as_overrides(changes), "pretrain")
+        print(align(folder, named_vlm(image_encoder), text_source(text_encoder), output, settings, tell))
+        return
+    if image_encoder or text_encoder or not config:
+        what = "semivl pretrain takes either --config, or --image-encoder and --text-encoder."
+        raise ConfigError("CONF023", what, "See semivl pretrain --help.")
+    settings = check(PretrainSettings, as_overrides(changes), "pretrain")
     print(train(folder, config, output, settings, tell, start))
+
+
+@vlm.command("eval")
+def evaluate_vlm(
+    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
+    source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
+    short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
+    changes: Changes = None,
+) -> None:
+    """Measure what a vision-language model knows of labelled images, and advise scale and threshold for guidance."""
+    apply_environment()
+    from semivl.evaluation.language import measure, tables
+    from semivl.evaluation.pairs import snapshot_pairs, source_pairs
+    from semivl.nets.vlm import load_vlm
+
+    experiment = load_checked(data, changes)[0]
+    side = experiment.guidance.table_side or experiment.train.crop
+    loaded = load_vlm(named_vlm(name), experiment.classes, side)
+    pairs = source_pairs(experiment) if source else snapshot_pairs(experiment)
+    for title, rows in tables(measure(loaded, experiment.classes, pairs, short_side)).items():
+        show_table(rows, title or None)
+
+
+@vlm.command("label")
+def label_with_vlm(
+    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    folder: Annotated[Path, typer.Argument(help="where to write KEY.png, one label map a photo")],
+    data: Annotated[str, typer.Option(help="experiment whose unlabelled photos, classes and guidance are taken")],
+    changes: Changes = None,
+) -> None:
+    """Write a guide's label maps of the dataset's unlabelled photos once, for guidance.labels."""
+    apply_environment()
+    from semivl.config import check
+    from semivl.evaluation.labels import write_labels
+    from semivl.evaluation.pairs import unlabelled_photos
+    from semivl.methods.parts.guidance import GuidanceSettings
+    from semivl.nets.vlm import load_vlm
+
+    experiment = load_checked(data, changes)[0]
+    settings = check(GuidanceSettings, experiment.method.settings.get("guidance", {}), "guidance")
+    guide = load_vlm(named_vlm(name), experiment.classes, experiment.guidance.table_side or experiment.train.crop)
+    with working(f"label maps in {folder}") as say:
+        tell = lambda done: say(f"{done} photos") if done % 200 == 0 else None  # noqa: E731
+        written = write_labels(guide, settings, unlabelled_photos(experiment), folder, tell)
+    print(f"{written.photos} label maps; {100 * written.labelled:.1f} % of the pixels have a label")
 
 
 @app.command()
@@ -180,6 +245,14 @@ def load_checked(experiment: str, changes: list[str] | None) -> tuple["Config", 
 
     overrides = as_overrides(changes)
     return load(experiment, overrides), overrides
+
+
+def named_vlm(name: str) -> "VlmConfig":
+    """The model of that file in conf/vlm; one with a colon is a model itself, such as spoken:PATH."""
+    from semivl.config import VlmConfig, check, expanded
+
+    described = {"model": name} if ":" in name else expanded({"guidance": {"vlm": name}})["guidance"]["vlm"]
+    return check(VlmConfig, described, f"vlm {name}")
 
 
 def as_overrides(changes: list[str] | None) -> dict[str, Any]:

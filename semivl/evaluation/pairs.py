@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from semivl.config import Config
-from semivl.data.cache import ShardCache
+from semivl.data.cache import ShardCache, read_sample
 from semivl.data.checks import Quarantined, check, decode_image, decode_mask
 from semivl.data.layouts import list_sources, source_folder
 from semivl.data.snapshot import read
@@ -25,6 +27,19 @@ def snapshot_pairs(config: Config) -> Iterator[Pair]:
     cache = ShardCache(store, config.data.dataset, home() / "cache" / "shards")
     for row in evaluation_rows(read(store, config.data.dataset), "val"):
         yield read_pair(cache, row)
+
+
+def unlabelled_photos(config: Config) -> Iterator[tuple[str, np.ndarray]]:
+    """Key and photo, (H, W, 3) uint8, of every unlabelled training image of the dataset's current snapshot.
+
+    Raises:
+        DataError: DATA201 there is no snapshot yet.
+    """
+    store = open_store()
+    cache = ShardCache(store, config.data.dataset, home() / "cache" / "shards")
+    for row in read(store, config.data.dataset).rows(split="train"):
+        if row.supervision != "mask":
+            yield row.key, decode_image(read_sample(cache, row)[0])
 
 
 def source_pairs(config: Config) -> Iterator[Pair]:

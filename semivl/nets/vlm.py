@@ -1,6 +1,7 @@
 """A vision-language model, ready for dense use: its image encoder and the embeddings of what to look for."""
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from semivl.config import Classes, VlmConfig
 from semivl.errors import ConfigError
 from semivl.language.text import ClassText, class_text, classes_of_phrases, definition_prompts
+from semivl.nets import open_clip_loading
 from semivl.nets.conversion import from_open_clip, from_timm
 from semivl.nets.encoder import Architecture, DenseEncoder, Features
 from semivl.nets.open_clip_loading import identity, load_open_clip, outline_open_clip
@@ -85,6 +87,17 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     if isinstance(vlm.encoder, DenseEncoder) and vlm.encoder.stem:
         vlm.encoder.stem.load_pretrained()
     return vlm
+
+
+def weights_digest(config: VlmConfig) -> str:
+    """SHA-256 of the weights where they are files here; empty where a tag of open_clip or timm stands for them."""
+    if not config.model.startswith((ALIGNED, SPOKEN)):
+        return open_clip_loading.weights_digest(config)
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / config.model.partition(":")[2]).rglob("*")):
+        if path.is_file():
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def outline_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:

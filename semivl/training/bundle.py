@@ -13,8 +13,7 @@ from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, Met
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.encoder import Architecture
-from semivl.nets.open_clip_loading import weights_digest
-from semivl.nets.vlm import blank_vlm
+from semivl.nets.vlm import blank_vlm, weights_digest
 from semivl.settings import ROOT
 
 WEIGHTS, CARD = "model.safetensors", "model.json"

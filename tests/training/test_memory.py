@@ -75,7 +75,15 @@ def test_decoding_few_classes_at_once_is_expected_to_need_less():
 def test_out_of_memory_keeps_the_last_step_and_advises(tmp_path, store):
     method, model = semivl()
     run = Run(
-        CONFIG, method, model, build_optimizer(model, CONFIG.train), torch.device("cpu"), Silent(), tmp_path, store, "key"
+        CONFIG,
+        method,
+        model,
+        build_optimizer(model, CONFIG.train),
+        torch.device("cpu"),
+        Silent(),
+        tmp_path,
+        store,
+        "key",
     )
     normal = tiny_batches()
     far_too_large = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(1, 3, 2**20, 2**20)
