@@ -1,26 +1,35 @@
 """Label maps of known precision, made of true masks: how good would guidance have to be?
 
-    python -m benchmarks.corrupted --output .semivl/photos-oracle        # before the oracle rows of real_photos
+    python -m benchmarks.corrupted        # before the oracle rows of real_photos; needs SEMIVL_REAL_DATA
 
 For every photo of the VOC subset that has a mask, each connected region of an object keeps its class with probability P
 and otherwise gets another class of objects, drawn evenly. Background stays background and unlabelled borders stay
 unsure, so that P is the precision of the pixels called an object, region by region. The maps are named by the samples'
-keys, as `guidance.labels` takes them.
+keys, as `guidance.labels` takes them. Printed is the precision of each folder of maps, the guide's own included.
 """
 
-import argparse
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.real_photos import ORACLES
+from benchmarks.real_photos import GUIDES, ORACLE, ORACLES
 from semivl.config import IGNORE, load
 from semivl.data.layouts import source_folder
+from semivl.settings import ROOT
 
 BACKGROUND = 0
+
+
+def true_masks() -> Iterator[tuple[str, np.ndarray]]:
+    """Key and (H, W) mask of every photo of the subset that has one."""
+    source = source_folder(load("photos").data)
+    for path in sorted((source / "SegmentationClass").glob("*.png")):
+        image = source / "JPEGImages" / f"{path.stem}.jpg"
+        yield hashlib.sha256(image.read_bytes()).hexdigest()[:16], np.asarray(Image.open(path))
 
 
 def corrupted(mask: np.ndarray, precision: float, classes: int, random: np.random.Generator) -> np.ndarray:
@@ -35,30 +44,38 @@ def corrupted(mask: np.ndarray, precision: float, classes: int, random: np.rando
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(".semivl/photos-oracle"))
-    output = parser.parse_args().output
-    config = load("photos")
-    source, classes = source_folder(config.data), len(config.classes)
-    masks = sorted((source / "SegmentationClass").glob("*.png"))
-    right = dict.fromkeys(ORACLES, 0)
-    objects = dict.fromkeys(ORACLES, 0)
-    for number, path in enumerate(masks):
-        image = source / "JPEGImages" / f"{path.stem}.jpg"
-        key = hashlib.sha256(image.read_bytes()).hexdigest()[:16]
-        mask = np.asarray(Image.open(path))
+def write(masks: dict[str, np.ndarray]) -> None:
+    """Writes the maps of every P of real_photos."""
+    classes = len(load("photos").classes)
+    for number, (key, mask) in enumerate(masks.items()):
         for precision in ORACLES:
-            labels = corrupted(mask, precision, classes, np.random.default_rng((number, round(100 * precision))))
-            folder = output / str(precision)
+            folder = ROOT / ORACLE / str(precision)
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(labels).save(folder / f"{key}.png")
-            called = (labels != BACKGROUND) & (labels != IGNORE)
-            objects[precision] += int(called.sum())
-            right[precision] += int((called & (labels == mask)).sum())
-    print(f"{len(masks)} photos")
-    for precision in ORACLES:
-        print(f"P = {precision}: {right[precision] / objects[precision]:.3f} of the pixels called an object are right")
+            random = np.random.default_rng((number, round(100 * precision)))
+            Image.fromarray(corrupted(mask, precision, classes, random)).save(folder / f"{key}.png")
+
+
+def quality(folder: Path, masks: dict[str, np.ndarray]) -> str:
+    """A row: photos, share of their pixels with a label, called an object, and how many of these are right."""
+    photos = pixels = sure = objects = right = 0
+    for key, mask in masks.items():
+        if not (folder / f"{key}.png").is_file():
+            continue
+        labels = np.asarray(Image.open(folder / f"{key}.png"))
+        known = mask != IGNORE
+        called = (labels != BACKGROUND) & (labels != IGNORE) & known
+        photos, pixels = photos + 1, pixels + int(known.sum())
+        sure, objects = sure + int(((labels != IGNORE) & known).sum()), objects + int(called.sum())
+        right += int((called & (labels == mask)).sum())
+    return f"{photos} | {sure / pixels:.3f} | {objects / pixels:.3f} | {right / objects:.3f}"
+
+
+def main() -> None:
+    masks = dict(true_masks())
+    write(masks)
+    print("| maps | photos | pixels with a label | called an object | right of those |\n|---|---|---|---|---|")
+    for folder in [*(ROOT / ORACLE / str(p) for p in ORACLES), *sorted((ROOT / GUIDES).glob("*"))]:
+        print(f"| {folder.parent.name}/{folder.name} | {quality(folder, masks)} |")
 
 
 if __name__ == "__main__":

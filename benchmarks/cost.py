@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +35,8 @@ from semivl.training.step import build_optimizer
 from semivl.training.trainer import apply_compute
 
 SHAPES = {"voc": 21, "ade": 150}
+PLAIN_GIB = {"voc": 11, "ade": 34}
+"""what the plain step needs at 512 pixels for each image of the batch, from spec 7's bytes saved for the way back"""
 
 
 class Cost(NamedTuple):
@@ -89,8 +92,18 @@ def timed(step: Callable[[], Tensor], optimizer: torch.optim.Optimizer, seed: in
     return time.perf_counter() - since
 
 
-def compare(name: str, crop: int, batch: int, repeats: int, chunk: int | None, skip_plain: bool) -> None:
+def fits(name: str, crop: int, batch: int, device: torch.device) -> bool:
+    """Whether the plain step's memory can be had; says so where not."""
+    needed = PLAIN_GIB[name] * batch * (crop / 512) ** 2
+    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free / 2**30:
+        print(f"{name} at {crop} px: the plain step needs about {needed:.0f} GiB, {free / 2**30:.0f} are free: left out")
+    return needed <= free / 2**30
+
+
+def compare(name: str, crop: int, batch: int, repeats: int, chunk: int | None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with_plain = fits(name, crop, batch, device)
     classes = SHAPES[name]
     method = cast(SemiVL, create(MethodConfig(name="semivl")))
     vlm = paper_vlm(classes, crop)
@@ -103,7 +116,7 @@ def compare(name: str, crop: int, batch: int, repeats: int, chunk: int | None, s
             return method.training_step(model, batches, 0.0)["total"]
 
     variants: dict[str, tuple[Callable[[], Tensor], dict[str, Any]]] = {}
-    if not skip_plain:
+    if with_plain:
         variants["plain"] = (lambda: plain.training_step(method, model, batches, 0.0)["total"], {})
     variants["saving"] = (step, {"class_chunk": chunk})
     if device.type == "cuda":
@@ -120,7 +133,7 @@ def compare(name: str, crop: int, batch: int, repeats: int, chunk: int | None, s
         times = [timed(one, optimizer, 1 + i) for i in range(repeats + 1)]
         cost = Cost(statistics.median(times[1:]), saved, peak, loss)
         base = base or cost
-        ratios = f"{base.seconds / cost.seconds:.2f} | {cost.saved / base.saved:.2f}" if not skip_plain else "- | -"
+        ratios = f"{base.seconds / cost.seconds:.2f} | {cost.saved / base.saved:.2f}" if with_plain else "- | -"
         print(
             f"| {name}, N = {classes}, {crop} px, batch {batch} | {label} | {cost.seconds:.2f} | {cost.saved:.0f} "
             f"| {cost.peak:.0f} | {ratios} | {cost.loss:.5f} |",
@@ -135,14 +148,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--class-chunk", type=int, default=10, help="0: no checkpointing")
-    parser.add_argument("--skip-plain", action="store_true", help="where the plain step does not fit in memory")
     a = parser.parse_args()
     on = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     print(f"{on}, {platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print("| shapes | step | seconds | saved activations, MiB | peak, MiB | times faster | share saved | loss |")
     print("|---|---|---|---|---|---|---|---|")
     for name in a.shapes:
-        compare(name, a.crop, a.batch, a.repeats, a.class_chunk or None, a.skip_plain)
+        compare(name, a.crop, a.batch, a.repeats, a.class_chunk or None)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from semivl.settings import ROOT
 
 RESULTS = ROOT / "docs" / "results" / "real-photos.jsonl"
 SPLITS = (92, 366)
-GUIDES = ".semivl/photos-guide"
+GUIDES, ORACLE = ".semivl/photos-guide", ".semivl/photos-oracle"
 HEAD = {"features": 32, "channels": [24, 48, 96, 192]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "supervised": {"method": {"name": "supervised"}},
@@ -45,8 +45,7 @@ OWN_SETTINGS = {"supervised": ("decoder", "trains"), "unimatch": (), "unimatch_v
 
 def variants() -> dict[str, dict[str, Any]]:
     """Overrides by name, those of the label maps of known precision included."""
-    folder = ".semivl/photos-oracle"
-    oracles = {f"oracle-{p}": {"guidance": {"labels": f"{folder}/{p}"}} for p in ORACLES}
+    oracles = {f"oracle-{p}": {"guidance": {"labels": f"{ORACLE}/{p}"}} for p in ORACLES}
     return VARIANTS | oracles
 
 

@@ -132,12 +132,16 @@ def pretrain(
     text_encoder: Annotated[
         str | None, typer.Option(help="with this: a sentence encoder's folder, or a model with text")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="or with what this model says of the images, which then need no captions")
+    ] = None,
     changes: Changes = None,
 ) -> None:
-    """Train a small CLIP on captioned images (--config), or align two encoders that know their own halves."""
+    """Train a small CLIP on captioned images (--config), align two encoders, or distil one model into another."""
     from semivl.config import check
     from semivl.errors import ConfigError
     from semivl.training.alignment import AlignSettings, align, text_source
+    from semivl.training.distillation import distill
     from semivl.training.pretrain import PretrainSettings
     from semivl.training.pretrain import pretrain as train
 
@@ -146,12 +150,16 @@ def pretrain(
             told = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
             print(f"step {step} of {settings.steps}: {told}", flush=True)
 
-    if image_encoder and text_encoder and not config:
+    if image_encoder and teacher and not (config or text_encoder):
+        settings = check(AlignSettings, as_overrides(changes), "pretrain")
+        print(distill(folder, named_vlm(image_encoder), named_vlm(teacher), output, settings, tell))
+        return
+    if image_encoder and text_encoder and not (config or teacher):
         settings = check(AlignSettings, as_overrides(changes), "pretrain")
         print(align(folder, named_vlm(image_encoder), text_source(text_encoder), output, settings, tell))
         return
-    if image_encoder or text_encoder or not config:
-        what = "semivl pretrain takes either --config, or --image-encoder and --text-encoder."
+    if image_encoder or text_encoder or teacher or not config:
+        what = "semivl pretrain takes --config, or --image-encoder with --text-encoder or --teacher."
         raise ConfigError("CONF023", what, "See semivl pretrain --help.")
     settings = check(PretrainSettings, as_overrides(changes), "pretrain")
     print(train(folder, config, output, settings, tell, start))

@@ -82,6 +82,16 @@ def free_s3_port() -> int:
     return next(p for p in range(start, 45000, 5) if all(map(is_free, s3_ports(p))))
 
 
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of the test's own, so that nothing in it was cached before; no service runs there."""
+    monkeypatch.setenv("SEMIVL_HOME", str(tmp_path / "home"))
+    forget_settings()
+    yield tmp_path / "home"
+    monkeypatch.undo()
+    forget_settings()
+
+
 @pytest.fixture(scope="session")
 def s3() -> Settings:
     """A running S3; the settings that lead to it."""

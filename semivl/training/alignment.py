@@ -36,7 +36,7 @@ from semivl.training.pretrain import Pair, Progress, read_pairs
 _CHUNK = 32
 _STATISTICS = 20_000
 """tokens from which mean and deviation are taken"""
-_NO_CLASSES = Classes(classes=(ClassDefinition(name="a"), ClassDefinition(name="b")))  # pyright: ignore[reportCallIssue]
+NO_CLASSES = Classes(classes=(ClassDefinition(name="a"), ClassDefinition(name="b")))  # pyright: ignore[reportCallIssue]
 Told = Callable[[str], None]
 
 
@@ -97,10 +97,10 @@ def align(
     if len(images) < settings.batch:
         what = f"{folder} has {len(images)} captioned images, fewer than a batch of {settings.batch}."
         raise TrainingError("TRAIN061", what, "Give more images or set a smaller batch.")
-    encoder = load_vlm(image.model_copy(update={"skip_blocks": ()}), _NO_CLASSES, settings.side).student().eval()
+    encoder = load_vlm(image.model_copy(update={"skip_blocks": ()}), NO_CLASSES, settings.side).student().eval()
     prepared = _prepared(encoder, text, pairs, images, settings.side, tell)
     torch.manual_seed(settings.seed)
-    head = Head(encoder, prepared, settings)
+    head = Head(encoder, prepared.patches, prepared.captions.shape[1], settings)
     learn(head, prepared, settings, progress)
     return save_aligned(output, folded(encoder, head), text, head.text.weight)
 
@@ -128,13 +128,13 @@ class Head(nn.Module):
     shift: Tensor
     deviation: Tensor
 
-    def __init__(self, encoder: DenseEncoder, prepared: Prepared, settings: AlignSettings) -> None:
+    def __init__(self, encoder: DenseEncoder, patches: np.ndarray, shared: int, settings: AlignSettings) -> None:
         super().__init__()
-        width, shared = encoder.architecture.width, prepared.captions.shape[1]
+        width = encoder.architecture.width
         rng = np.random.default_rng(settings.seed)
-        count = min(_STATISTICS, prepared.patches.shape[0] * prepared.patches.shape[1])
-        chosen = rng.integers(prepared.patches.shape[:2], size=(count, 2))
-        tokens = torch.from_numpy(prepared.patches[chosen[:, 0], chosen[:, 1]].astype(np.float32))
+        count = min(_STATISTICS, patches.shape[0] * patches.shape[1])
+        chosen = rng.integers(patches.shape[:2], size=(count, 2))
+        tokens = torch.from_numpy(patches[chosen[:, 0], chosen[:, 1]].astype(np.float32))
         self.register_buffer("shift", tokens.mean(0))
         self.register_buffer("deviation", tokens.std(0).clamp(min=1e-4))
         self.linear = nn.Linear(width, shared)
@@ -159,8 +159,12 @@ class Head(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """(B, D) embeddings of images by (B, P, width) of their patches."""
         standard = (patches - self.shift) / self.deviation
-        each = F.normalize(self.linear(standard) + self.mlp(standard), dim=-1)
-        return F.normalize((self.attention(standard).softmax(1) * each).sum(1), dim=-1)
+        return F.normalize((self.attention(standard).softmax(1) * self.each(patches)).sum(1), dim=-1)
+
+    def each(self, patches: Tensor) -> Tensor:
+        """(..., D) embedding of every patch (..., width)."""
+        standard = (patches - self.shift) / self.deviation
+        return F.normalize(self.linear(standard) + self.mlp(standard), dim=-1)
 
     def sentences(self, captions: Tensor) -> Tensor:
         """(B, D) embeddings of (B, T) normalised sentences."""
@@ -262,7 +266,7 @@ def patch_features(encoder: DenseEncoder, images: list[Path], side: int, tell: T
         for i in range(0, len(images), _CHUNK):
             if i % (50 * _CHUNK) == 0:
                 tell(f"encoding image {i} of {len(images)}")
-            batch = np.stack([_photo(image, side) for image in images[i : i + _CHUNK]])
+            batch = np.stack([photo_at(image, side) for image in images[i : i + _CHUNK]])
             file[i : i + _CHUNK] = normed_tokens(encoder, torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
         file.flush()
         part.replace(path)
@@ -291,7 +295,7 @@ def _digest(encoder: DenseEncoder, images: list[Path], side: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _photo(path: Path, side: int) -> np.ndarray:
+def photo_at(path: Path, side: int) -> np.ndarray:
     """(side, side, 3) uint8."""
     try:
         return np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BICUBIC))

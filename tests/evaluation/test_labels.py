@@ -9,7 +9,7 @@ from semivl.evaluation.labels import write_labels
 from semivl.methods.parts.guidance import Guidance, GuidanceSettings
 from tests.tiny import SIDE, tiny_vlm
 
-SETTINGS = GuidanceSettings(threshold=0.4)  # pyright: ignore[reportCallIssue]
+SETTINGS = GuidanceSettings(threshold=0.95)  # pyright: ignore[reportCallIssue]
 
 
 def photos(count: int = 3) -> list[tuple[str, np.ndarray]]:

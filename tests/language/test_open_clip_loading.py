@@ -13,7 +13,6 @@ from semivl.errors import ConfigError
 from semivl.nets.conversion import from_open_clip
 from semivl.nets.open_clip_loading import load_open_clip
 from semivl.nets.timm_loading import load_timm
-from tests.conftest import forget_settings
 
 
 def fault(model: str, pretrained: str | None = None) -> ConfigError:
@@ -121,9 +120,8 @@ def openai_files(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     return path, state
 
 
-def test_openais_layout_goes_through_the_real_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SEMIVL_HOME", str(tmp_path / "home"))
-    forget_settings()
+@pytest.mark.usefixtures("own_home")
+def test_openais_layout_goes_through_the_real_conversion(tmp_path: Path):
     path, state = openai_files(tmp_path)
     config = VlmConfig(model="ViT-B-16-quickgelu", pretrained=str(path), layer_norm_eps=1e-6, gelu="exact")
     model, _ = load_open_clip(config)

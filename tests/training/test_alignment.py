@@ -33,10 +33,7 @@ CLASSES = Classes(classes=tuple(ClassDefinition(name=n) for n in COLOURS))
 SHORT = AlignSettings(steps=150, batch=8, patches=8, side=32, hidden=32, dropout=0.0, learning_rate=0.01, similar=0.999)  # pyright: ignore[reportCallIssue]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEMIVL_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
@@ -106,7 +103,7 @@ def test_the_same_seed_gives_the_same_folder_from_kept_features(
     coloured: Path, encoder: VlmConfig, sentences: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run(coloured, encoder, sentences, tmp_path / "a")
-    monkeypatch.setattr(alignment, "_photo", lambda *_: pytest.fail("the features were kept"))
+    monkeypatch.setattr(alignment, "photo_at", lambda *_: pytest.fail("the features were kept"))
     run(coloured, encoder, sentences, tmp_path / "b")
     for name in ("encoder.safetensors", "text.safetensors", "vlm.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -127,7 +124,7 @@ def test_the_head_inside_the_encoder_computes_what_was_trained(dense: str):
 
 def random_head(encoder: DenseEncoder, tokens: torch.Tensor) -> Head:
     prepared = Prepared(tokens.numpy().astype(np.float16), torch.zeros(2, 16), [[0], [1]])
-    head = Head(encoder, prepared, SHORT).eval()
+    head = Head(encoder, prepared.patches, prepared.captions.shape[1], SHORT).eval()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return head
@@ -137,7 +134,7 @@ def random_head(encoder: DenseEncoder, tokens: torch.Tensor) -> Head:
 def test_clips_own_embedding_is_what_the_first_step_starts_from():
     encoder, images = random_encoder(embedding=16, dense="value"), torch.rand(2, 3, 32, 32)
     tokens = normed_tokens(encoder, images)
-    head = Head(encoder, Prepared(tokens.numpy().astype(np.float16), torch.zeros(2, 16), [[0], [1]]), SHORT).eval()
+    head = Head(encoder, tokens.numpy().astype(np.float16), 16, SHORT).eval()
     torch.testing.assert_close(folded(encoder, head)(images).dense, encoder(images).dense, atol=1e-5, rtol=1e-5)
 
 
