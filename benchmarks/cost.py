@@ -97,7 +97,9 @@ def fits(name: str, crop: int, batch: int, device: torch.device) -> bool:
     needed = PLAIN_GIB[name] * batch * (crop / 512) ** 2
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free / 2**30:
-        print(f"{name} at {crop} px: the plain step needs about {needed:.0f} GiB, {free / 2**30:.0f} are free: left out")
+        print(
+            f"{name} at {crop} px: the plain step needs about {needed:.0f} GiB, {free / 2**30:.0f} are free: left out"
+        )
     return needed <= free / 2**30
 
 

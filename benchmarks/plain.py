@@ -27,15 +27,24 @@ def features(encoder: DenseEncoder, images: Tensor) -> Features:
     """What `DenseEncoder.forward` gives."""
     tokens, grid = encoder._tokens(images)
     skips = [encoder.stem(images)] if encoder.stem else []
-    value = tokens
+    value, last = tokens, encoder.architecture.layers - 1
     for i, block in enumerate(encoder._blocks()):
-        value = block.value(tokens)
+        if i in encoder.architecture.skip_blocks or i == last:
+            value = _value(block, tokens)
         if i in encoder.architecture.skip_blocks:
             skips.append(encoder._map(value, grid))
         tokens = _block(block, tokens)
     dense = encoder.projection(encoder.ln_post(value))
     F.normalize(encoder.projection(encoder.ln_post(tokens)), dim=-1)  # the class token's embedding, which nobody reads
     return Features(F.normalize(encoder._map(dense, grid), dim=1), tuple(skips))
+
+
+def _value(block: Block, x: Tensor) -> Tensor:
+    """The value path as published: its own projections, those of query and key for nothing."""
+    _, _, value = (block.out_proj(part) for part in block.in_proj(block.ln_1(x)).chunk(3, dim=-1))
+    x = x + value
+    hidden = block.fc(block.ln_2(x))
+    return x + block.proj(hidden * torch.sigmoid(1.702 * hidden) if block.quick else F.gelu(hidden))
 
 
 def _block(block: Block, x: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def training_step(method: SemiVL, model: Segmenter, batches: Batches, progress: 
     assert unlabelled is not None and partner is not None
     weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
     count, size = len(weak), weak.shape[-2:]
-    boxes = [cutmix_boxes(count, size[0], weak.device) for _ in range(2)]
+    boxes = [cutmix_boxes(count, size[0]).to(weak.device) for _ in range(2)]
 
     def logits(seen: Features) -> Tensor:
         return F.interpolate(cells(model.decoder, seen, model.text), size=size, mode="bilinear", align_corners=False)

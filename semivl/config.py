@@ -10,11 +10,20 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from yaml import YAMLError
 
 from semivl.errors import ConfigError
@@ -50,6 +59,13 @@ class Classes(Record):
     classes: tuple[ClassDefinition, ...] = Field(min_length=2, max_length=255)
     prompt: str = Field("a photo of a {}", description="template around names and definitions")
     joined: bool = Field(False, description="take the spaces out of names in prompts, as SemiVL was trained on VOC")
+
+    @field_validator("prompt")
+    @classmethod
+    def _takes_a_name(cls, prompt: str) -> str:
+        if prompt.count("{}") != 1 or prompt.replace("{}", "").count("{") + prompt.replace("{}", "").count("}"):
+            raise ValueError("write it with one {} where the name goes, and no other braces")
+        return prompt
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,7 +128,9 @@ class TrainConfig(Record):
     steps: int = Field(1000, ge=1)
     batch: int = Field(8, ge=1, description="labelled images a step; as many unlabelled ones for methods that use them")
     crop: int = Field(512, ge=16, description="side of the training crop in pixels")
-    scale: tuple[float, float] = Field((0.5, 2.0), description="range of the random resize, relative to short_side")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.5, 2.0), description="range of the random resize, relative to short_side"
+    )
     short_side: int | None = Field(
         512,
         ge=16,
@@ -132,6 +150,13 @@ class TrainConfig(Record):
     log_every: int = Field(10, ge=1, description="steps between points of a metric's curve")
     preview_every: int = Field(100, ge=1, description="steps between overlays of the fixed validation images")
 
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the smaller one comes first")
+        return scale
+
 
 class EvaluationConfig(Record):
     """How a model is scored: by a sliding window (spec 5)."""
@@ -139,7 +164,7 @@ class EvaluationConfig(Record):
     mode: Literal["average_logits", "sum_probabilities"] = Field(
         "average_logits", description="what overlapping windows add up; sum_probabilities cuts the last ones short"
     )
-    short_side: int | None = Field(None, description="resize so before prediction; native size where empty")
+    short_side: int | None = Field(None, ge=16, description="resize so before prediction; native size where empty")
     window: int = Field(512, ge=16)
     stride: int = Field(426, ge=1)
     batch: int = Field(4, ge=1, description="windows predicted at once")
@@ -171,6 +196,12 @@ class GuidanceConfig(Record):
     table_side: int | None = Field(
         None, ge=16, description="image side in pixels that the guide's position table is for; the crop where empty"
     )
+
+    @model_validator(mode="after")
+    def _one_guide(self) -> Self:
+        if self.vlm and self.labels:
+            raise ValueError("set vlm or labels: one of them guides")
+        return self
 
 
 class GateConfig(Record):

@@ -79,6 +79,32 @@ def positions(step: int, batch: int, size: int, seed: int, rank: int = 0, world:
     return [int(permutation(size, seed, n // size)[n % size]) for n in range(first, first + batch)]
 
 
+@dataclass(frozen=True)
+class LabelMaps:
+    """Label maps KEY.png of unlabelled samples, which guide in a model's place."""
+
+    folder: Path
+    classes: int
+
+    def read(self, row: Row) -> Pixels:
+        """(H, W) uint8 class ids of the sample, 255 where unsure: everywhere where the folder has no map of it.
+
+        Raises:
+            DataError: DATA120, the file is no map of the image's size or of these classes.
+        """
+        path = self.folder / f"{row.key}.png"
+        if not path.is_file():
+            return np.full((row.height, row.width), IGNORE, np.uint8)
+        labels = decode_mask(path.read_bytes())
+        if labels.shape != (row.height, row.width):
+            what = f"{path} is {labels.shape[1]} x {labels.shape[0]}, its image {row.width} x {row.height}."
+            raise DataError("DATA120", what, "Make the label maps (guidance.labels) of the images' own size.")
+        if (labels[labels != IGNORE] >= self.classes).any():
+            what = f"{path} holds ids beyond the {self.classes} classes."
+            raise DataError("DATA120", what, "Make the label maps (guidance.labels) of ids of the class map, or 255.")
+        return labels
+
+
 class Steps(Dataset[Batches]):
     """The batches of a training by step number."""
 
@@ -89,11 +115,11 @@ class Steps(Dataset[Batches]):
         unlabelled: Sequence[Row],
         config: TrainConfig,
         partner: bool = True,
-        hints: Path | None = None,
+        maps: LabelMaps | None = None,
     ) -> None:
-        """`partner`: with other crops of the same unlabelled photos; `hints`: folder of label maps KEY.png."""
+        """`partner`: with other crops of the same unlabelled photos; `maps`: with what they say of the photos."""
         self.cache, self.labelled, self.unlabelled, self.config = cache, labelled, unlabelled, config
-        self.partner, self.hints = partner, hints
+        self.partner, self.maps = partner, maps
 
     def __getitem__(self, step: int) -> Batches:
         c = self.config
@@ -103,7 +129,7 @@ class Steps(Dataset[Batches]):
             return Batches(labelled)
         chosen = [self.unlabelled[i] for i in positions(step, c.batch, len(self.unlabelled), c.seed)]
         images = [decode_image(read_sample(self.cache, row)[0]) for row in chosen]
-        hints = [read_hint(self.hints, row) for row in chosen] if self.hints else None
+        hints = [self.maps.read(row) for row in chosen] if self.maps else None
         views = (1, 2) if self.partner else (1,)
         return Batches(
             labelled, *(self._unlabelled(images, hints, np.random.default_rng((c.seed, step, v))) for v in views)
@@ -130,22 +156,6 @@ class Steps(Dataset[Batches]):
             return Unlabelled(_stacked(cut), ignored)
         cut_hints = [crop_mask(hint, crop) for hint, crop in zip(hints, crops, strict=True)]
         return Unlabelled(_stacked(cut), ignored, torch.from_numpy(np.stack(cut_hints)).long())
-
-
-def read_hint(folder: Path, row: Row) -> Pixels:
-    """(H, W) uint8 label map of the sample; 255 everywhere where the folder has none.
-
-    Raises:
-        DataError: DATA120, the file is no map of the image's size.
-    """
-    path = folder / f"{row.key}.png"
-    if not path.is_file():
-        return np.full((row.height, row.width), IGNORE, np.uint8)
-    hint = decode_mask(path.read_bytes())
-    if hint.shape != (row.height, row.width):
-        what = f"{path} is {hint.shape[1]} x {hint.shape[0]}, its image {row.width} x {row.height}."
-        raise DataError("DATA120", what, "Make the label maps (guidance.labels) of the images' own size.")
-    return hint
 
 
 def batches(steps: Steps, start: int, stop: int, workers: int) -> Iterator[Batches]:

@@ -3,6 +3,7 @@
 Worth it where the guide is slow, or sees more in a whole photo than in a crop.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 
 from semivl.config import IGNORE, Record
+from semivl.errors import ConfigError
 from semivl.methods.parts.guidance import Guidance, GuidanceSettings
 from semivl.nets.vlm import DenseVLM
+
+MADE_WITH = "made-with.txt"
 
 
 class Written(Record):
@@ -35,9 +39,13 @@ def write_labels(
     """Writes KEY.png, (H, W) class ids with 255 where the guide is unsure, for every (key, (H, W, 3) uint8 photo).
 
     Maps that are there already stay, so that a killed call goes on where it was; each appears whole or not at all.
+
+    Raises:
+        ConfigError: CONF027, the folder's maps are of another guide or of other settings.
     """
     teacher = Guidance(guide, settings)
     folder.mkdir(parents=True, exist_ok=True)
+    _require_same(folder / MADE_WITH, teacher)
     photo_count = sure = pixels = 0
     for photo_count, (key, photo) in enumerate(photos, 1):
         path = folder / f"{key}.png"
@@ -51,3 +59,15 @@ def write_labels(
         sure, pixels = sure + int((labels != IGNORE).sum()), pixels + labels.size
         progress(photo_count)
     return Written(photos=photo_count, labelled=sure / max(1, pixels))
+
+
+def _require_same(path: Path, teacher: Guidance) -> None:
+    """Notes what the folder's maps are made with, or compares it with what is noted."""
+    digest = hashlib.sha256(teacher.settings.model_dump_json().encode())
+    for tensor in teacher.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    if not path.is_file():
+        path.write_text(digest.hexdigest())
+    elif path.read_text() != digest.hexdigest():
+        what = f"the label maps in {path.parent} were made with another guide or other settings."
+        raise ConfigError("CONF027", what, "Give another folder, or empty this one.")

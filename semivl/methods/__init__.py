@@ -26,6 +26,8 @@ class Method(Protocol):
 
     needs: frozenset[Supervision]
     """kinds of sample that it learns from"""
+    takes_guide: bool
+    """whether a training learns from a guide's labels"""
     passes: tuple[int, int]
     """images that encoder and decoder process with gradients, for each image of a batch"""
     partner: bool

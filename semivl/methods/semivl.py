@@ -58,13 +58,14 @@ class SemiVL:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.partner = settings.cutmix_partner == "same_image"
+        self.takes_guide = settings.guidance.weight > 0
 
     def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
         text = vlm.required_text("method semivl")
         model = Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder, self.settings.trains)
         if training and self.settings.average:
             add_average(model)
-        if training and guide and self.settings.guidance.weight:
+        if training and guide and self.takes_guide:
             model.add_module("teacher", Guidance(guide, self.settings.guidance))
         return model
 
@@ -91,8 +92,9 @@ class SemiVL:
         assert partner is not None
         weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
         count, side = len(weak), weak.shape[-1]
-        boxes = [cutmix_boxes(count, side, weak.device) for _ in range(2)]
+        boxes = [cutmix_boxes(count, side) for _ in range(2)]
         used = filled(boxes)
+        boxes = [b.to(weak.device) for b in boxes]
 
         features = model.features(torch.cat([as_float(labelled.images), weak]))
         shaken = perturbed(part(features, len(labelled.images), None), self.settings.dropout)
@@ -152,7 +154,7 @@ class SemiVL:
 
     def _guidance(self, model: Segmenter, images: Tensor, unlabelled: Unlabelled) -> Tensor:
         """(B, H, W) int64 labels of whoever guides, 255 everywhere where nobody does."""
-        if unlabelled.hints is not None:
+        if unlabelled.hints is not None and self.takes_guide:
             return unlabelled.hints
         teacher = model._modules.get("teacher")
         if teacher is None:

@@ -18,6 +18,7 @@ from semivl.nets.vlm import DenseVLM
 class Supervised:
     """The same model as SemiVL's, learned from masks only."""
 
+    takes_guide = False
     passes = (1, 1)
     needs = frozenset({"mask"})
     partner = False

@@ -56,6 +56,7 @@ class UniMatchModel(nn.Module):
         if clip and not self.encoder.skip_channels:
             what = "method unimatch with features clip reads a skip feature, and vlm gives none."
             raise ConfigError("CONF025", what, "Set vlm.skip_blocks, or features to normed.")
+        self.encoder.stem = None  # the head reads nothing of it
         self.clip = clip
         a = self.encoder.architecture
         # of twelve blocks the fifth and the last, as spec 2.8 has them
@@ -82,6 +83,7 @@ class UniMatchModel(nn.Module):
 class UniMatch:
     """Consistency training by image and feature perturbation."""
 
+    takes_guide = False
     passes = (4, 5)
     needs = frozenset({"mask", "tags", "caption", "none"})
 
@@ -131,7 +133,7 @@ class UniMatch:
         weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
         count = len(weak)
 
-        boxes = [cutmix_boxes(count, weak.shape[-1], weak.device) for _ in range(2)]
+        boxes = [cutmix_boxes(count, weak.shape[-1]).to(weak.device) for _ in range(2)]
         features = model.features(torch.cat([as_float(labelled.images), weak]))
         shaken = Maps(*(torch.cat([m, F.dropout2d(m[-count:], self.settings.dropout)]) for m in features))
         of_labelled, of_weak, of_shaken = model.cells(shaken).split([len(labelled.images), count, count])

@@ -61,6 +61,7 @@ class UniMatchV2Model(nn.Module):
 class UniMatchV2:
     """Consistency training with an averaged teacher and complementary dropout."""
 
+    takes_guide = False
     passes = (3, 3)
     needs = frozenset({"mask", "tags", "caption", "none"})
     partner = False
@@ -102,7 +103,7 @@ class UniMatchV2:
         believed = _believed(model, weak, unlabelled.ignored)
         reverse = PseudoLabels(*(field.flip(0) for field in believed))
 
-        boxes = [cutmix_boxes(count, weak.shape[-1], weak.device) for _ in range(2)]
+        boxes = [cutmix_boxes(count, weak.shape[-1]).to(weak.device) for _ in range(2)]
         strong = [strong_view(weak) for _ in boxes]
         views = [mixed(s, s.flip(0), b) for s, b in zip(strong, boxes, strict=True)]
         beliefs = [mixed_labels(believed, reverse, b) for b in boxes]

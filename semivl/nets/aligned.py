@@ -28,7 +28,7 @@ from semivl.language.text import ClassText, TextEncoder, Tokenizer, class_text
 from semivl.nets import open_clip_loading
 from semivl.nets.conv_stem import IMAGENET_MEAN, IMAGENET_STD
 from semivl.nets.encoder import Architecture, DenseEncoder, resized_positions
-from semivl.nets.vlm import DenseVLM
+from semivl.nets.vlm import DenseVLM, patch_grid
 from semivl.settings import ROOT, home
 
 CONFIG_FILE, ENCODER_FILE, PROJECTION_FILE, TEXT_FOLDER = "vlm.json", "encoder.safetensors", "text.safetensors", "text"
@@ -74,10 +74,34 @@ def load_encoder(folder: Path, config: VlmConfig, side: int) -> tuple[Described,
     """What vlm.json says, and the image encoder with `config`'s choices for images of `side` pixels."""
     described = read(folder, Described)
     own = described.architecture
+    encoder = DenseEncoder(_architecture(own, config, side))
+    state = weights(folder / ENCODER_FILE)
+    if "position" in state and len(state["position"]) == 1 + own.grid[0] * own.grid[1]:
+        state["position"] = resized_positions(state["position"], own.grid, encoder.architecture.grid)
+    if encoder.stem:
+        encoder.stem.load_pretrained()
+        state |= {f"stem.{k}": v for k, v in encoder.stem.state_dict().items()}
+    fill(encoder, state, folder / ENCODER_FILE)
+    return described, encoder.eval()
+
+
+def outline_aligned(folder: Path, config: VlmConfig, side: int) -> tuple[DenseEncoder, int]:
+    """The encoder without its weights, and the width of the text's space; 0 without text.
+
+    Raises:
+        ConfigError: CONF020 vlm.json is missing, CONF021 it cannot be used.
+    """
+    described = read(folder, Described)
+    encoder = DenseEncoder(_architecture(described.architecture, config, side))
+    return encoder, described.architecture.embedding if described.text is not None else 0
+
+
+def _architecture(own: Architecture, config: VlmConfig, side: int) -> Architecture:
+    """The folder's architecture with the config's choices."""
     imagenet = config.normalisation == "imagenet"
-    architecture = own.model_copy(
+    return own.model_copy(
         update={
-            "grid": (side // own.patch, side // own.patch),
+            "grid": patch_grid((own.patch, own.patch), side),
             "gelu": own.gelu if config.gelu == "own" else config.gelu,
             "layer_norm_eps": config.layer_norm_eps or own.layer_norm_eps,
             "mean": IMAGENET_MEAN if imagenet else own.mean,
@@ -86,15 +110,6 @@ def load_encoder(folder: Path, config: VlmConfig, side: int) -> tuple[Described,
             "conv_stem": config.conv_stem,
         }
     )
-    encoder = DenseEncoder(architecture)
-    state = weights(folder / ENCODER_FILE)
-    if "position" in state and len(state["position"]) == 1 + own.grid[0] * own.grid[1]:
-        state["position"] = resized_positions(state["position"], own.grid, architecture.grid)
-    if encoder.stem:
-        encoder.stem.load_pretrained()
-        state |= {f"stem.{k}": v for k, v in encoder.stem.state_dict().items()}
-    fill(encoder, state, folder / ENCODER_FILE)
-    return described, encoder.eval()
 
 
 def load_text_encoder(source: str | VlmConfig) -> tuple[TextEncoder, Tokenizer]:

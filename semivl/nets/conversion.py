@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.config import VlmConfig
+from semivl.errors import ConfigError
 from semivl.nets.conv_stem import IMAGENET_MEAN, IMAGENET_STD
 from semivl.nets.encoder import Architecture, DenseEncoder, renamed, resized_positions
 
@@ -98,10 +99,16 @@ def _chosen(config: VlmConfig, gelu: str, eps: float, mean: Any, std: Any) -> di
 
 
 def _filled(architecture: Architecture, converted: Mapping[str, Tensor]) -> DenseEncoder:
+    """Raises: ConfigError CONF017, the weights are those of a transformer with parts that a plain one has not."""
     encoder = DenseEncoder(architecture)
-    state = {k: v.reshape(-1) if k == "class_token" else v for k, v in converted.items()}
-    side = math.isqrt(len(state["position"]) - 1)
-    state["position"] = resized_positions(state["position"], (side, side), architecture.grid)
-    own = {f"stem.{k}": v for k, v in encoder.stem.state_dict().items()} if encoder.stem else {}
-    encoder.load_state_dict(state | own)
+    try:
+        state = {k: v.reshape(-1) if k == "class_token" else v for k, v in converted.items()}
+        side = math.isqrt(len(state["position"]) - 1)
+        state["position"] = resized_positions(state["position"], (side, side), architecture.grid)
+        own = {f"stem.{k}": v for k, v in encoder.stem.state_dict().items()} if encoder.stem else {}
+        encoder.load_state_dict(state | own)
+    except (RuntimeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        what = f"vlm.model is no plain vision transformer: {said}."
+        raise ConfigError("CONF017", what, "Choose a ViT with a class token and nothing beside, as ViT-B-16.") from None
     return encoder

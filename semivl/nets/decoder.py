@@ -6,8 +6,10 @@ All norms are GroupNorm with 16 channels a group, activations ReLU.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -31,6 +33,20 @@ class DecoderShape(Record):
     """side of the average pooling before attention across classes, in patches"""
     canvas: int | None = None
     """side in pixels of a square that predictions are resized to before their own size, as the published code does"""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        numbers = (self.channels, *self.up, *self.skip, *self.dilations, self.layers, self.heads, self.pool)
+        if min(numbers) < 1 or (self.canvas is not None and self.canvas < 1):
+            raise ValueError("every number must be at least 1")
+        if 2 * self.channels % self.heads:
+            raise ValueError(f"twice channels ({2 * self.channels}) must divide by heads ({self.heads})")
+        for width in (self.channels, *self.up):
+            if width % max(1, width // 16):
+                raise ValueError(f"{width} channels do not divide into groups of 16; take a multiple of 16")
+        if self.skip[0] >= self.channels or self.skip[1] >= self.up[0]:
+            raise ValueError("skip must be less than what it is joined to: channels, then the first of up")
+        return self
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -77,7 +93,7 @@ class AcrossClasses(nn.Module):
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         """x (B, N, C, h, w), text (N, C) to x's shape."""
         b, n, c, h, w = x.shape
-        pooled = F.avg_pool2d(x.flatten(0, 1), self.pool, ceil_mode=True)
+        pooled = F.avg_pool2d(x.flatten(0, 1), self.pool, ceil_mode=min(h, w) < self.pool)
         ph, pw = pooled.shape[-2:]
         tokens = pooled.view(b, n, c, ph * pw).permute(0, 3, 1, 2)
         tokens = torch.cat([tokens, text.expand(b, ph * pw, n, c)], dim=-1).flatten(0, 1)
@@ -115,6 +131,13 @@ class Up(nn.Module):
     @property
     def _first(self) -> nn.Conv2d:
         return self.mix[0][0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+
+
+def decode_in_chunks(model: nn.Module, classes: int | None) -> None:
+    """Sets how many classes every language-guided decoder in the model takes at once; all with None."""
+    for module in model.modules():
+        if isinstance(module, LanguageDecoder):
+            module.class_chunk = classes
 
 
 class LanguageDecoder(nn.Module):

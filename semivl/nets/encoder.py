@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Record
+from semivl.errors import ConfigError
 from semivl.nets.conv_stem import STEM_CHANNELS, ConvStem
 
 Trained = Literal["all", "spatial", "none"]
@@ -24,7 +25,7 @@ class Features(NamedTuple):
     dense: Tensor
     """(B, D, h, w), L2-normalised over D, in the space of the text embeddings where there is one"""
     skips: tuple[Tensor, ...]
-    """shallow first, each (B, C, h, w): the value path of the skip blocks, before them the stem at twice h and w"""
+    """shallow first, each (B, C, h, w): the value path of the skip blocks, before them the stem's finer one"""
 
 
 class Architecture(Record):
@@ -118,8 +119,13 @@ class DenseEncoder(nn.Module):
     std: Tensor
 
     def __init__(self, architecture: Architecture) -> None:
+        """Raises: ConfigError CONF025, skip blocks that are not in order or not before the last block."""
         super().__init__()
         a = self.architecture = architecture
+        allowed = range(a.layers - 1)
+        if list(a.skip_blocks) != sorted(set(a.skip_blocks)) or not set(a.skip_blocks) <= set(allowed):
+            what = f"vlm.skip_blocks {list(a.skip_blocks)} do not suit an encoder of {a.layers} blocks."
+            raise ConfigError("CONF025", what, f"Name blocks from 0 to {a.layers - 2}, shallow first, each once.")
         self.patch = nn.Conv2d(3, a.width, a.patch, stride=a.patch, bias=a.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(a.width))
         self.registers = nn.Parameter(torch.zeros(a.registers, a.width)) if a.registers else None

@@ -7,6 +7,7 @@ touches the network. An open_clip name with a weights tag downloads what is not 
 import difflib
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from pickle import UnpicklingError
@@ -59,10 +60,13 @@ def outline_open_clip(config: VlmConfig) -> Any:
         ConfigError: as `load_open_clip`, as far as the weights themselves are not needed to know.
     """
     name, _ = _local(config) if config.model.startswith(_LOCAL) else _known(config)
+    logging.disable(logging.WARNING)  # open_clip warns of the weights that are left out on purpose
     try:
         model = open_clip.create_model(name, load_weights=False, device="meta")
     except Exception as error:
         raise _fault(config, error) from error
+    finally:
+        logging.disable(logging.NOTSET)
     return _plain_vit(config, model)
 
 
@@ -97,10 +101,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weights_digest(config: VlmConfig) -> str:
-    """SHA-256 of the weights where they are a file here; empty where open_clip's tag stands for them."""
-    local = config.model.startswith(_LOCAL)
-    path = ROOT / config.model.removeprefix(_LOCAL) / WEIGHTS_FILE if local else Path(config.pretrained or "")
+    """SHA-256 of a folder's files, or of the file of weights; empty where open_clip's tag stands for them."""
+    if config.model.startswith(_LOCAL):
+        return files_digest(ROOT / config.model.removeprefix(_LOCAL))
+    path = ROOT / (config.pretrained or "")
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def identity(config: VlmConfig) -> str:

@@ -97,7 +97,8 @@ def convex(probabilities: Tensor, names: Tensor, top: int) -> Tensor:
     """(B, D, h, w), L2-normalised: the mean of the `top` likeliest names' (C, D) by their (B, C, h, w)."""
     values, chosen = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
     kept = torch.zeros_like(probabilities).scatter_(1, chosen, values)
-    return F.normalize(torch.einsum("bchw,cd->bdhw", kept, names), dim=1)
+    with torch.autocast(kept.device.type, enabled=False):
+        return F.normalize(torch.einsum("bchw,cd->bdhw", kept, names), dim=1)
 
 
 def load_spoken(folder: Path, config: VlmConfig, classes: Classes, _side: int) -> DenseVLM:
@@ -115,6 +116,16 @@ def load_spoken(folder: Path, config: VlmConfig, classes: Classes, _side: int) -
         what = f"{folder / TEXT_FOLDER} embeds in {text.names.shape[1]} dimensions, not in {architecture.embedding}"
         raise ConfigError("CONF022", f"{what}.", "Make the folder anew.")
     return DenseVLM(encoder.eval(), text)
+
+
+def outline_spoken(folder: Path) -> tuple[SpokenEncoder, int]:
+    """The encoder without its weights, and the width of the text's space.
+
+    Raises:
+        ConfigError: CONF020 vlm.json is missing, CONF021 it cannot be used.
+    """
+    architecture: SpokenArchitecture = read(folder, SpokenArchitecture)
+    return SpokenEncoder(architecture), architecture.embedding
 
 
 def save_spoken(

@@ -1,7 +1,6 @@
 """A vision-language model, ready for dense use: its image encoder and the embeddings of what to look for."""
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +77,12 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
         return load_spoken(ROOT / config.model.removeprefix(SPOKEN), config, classes, side)
     if config.model.startswith(TIMM):
         net = load_timm(config)
-        vlm = DenseVLM(from_timm(net, config, _grid(net.patch_embed.patch_size, side)), None)
+        vlm = DenseVLM(from_timm(net, config, patch_grid(net.patch_embed.patch_size, side)), None)
     else:
         model: Any
         model, tokenizer = load_open_clip(config)
         text = class_text(model, tokenizer, classes, identity(config), home() / "cache" / "text")
-        vlm = DenseVLM(from_open_clip(model.visual, config, _grid(model.visual.patch_size, side)), text)
+        vlm = DenseVLM(from_open_clip(model.visual, config, patch_grid(model.visual.patch_size, side)), text)
     if isinstance(vlm.encoder, DenseEncoder) and vlm.encoder.stem:
         vlm.encoder.stem.load_pretrained()
     return vlm
@@ -91,13 +90,9 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
 
 def weights_digest(config: VlmConfig) -> str:
     """SHA-256 of the weights where they are files here; empty where a tag of open_clip or timm stands for them."""
-    if not config.model.startswith((ALIGNED, SPOKEN)):
-        return open_clip_loading.weights_digest(config)
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / config.model.partition(":")[2]).rglob("*")):
-        if path.is_file():
-            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    if config.model.startswith((ALIGNED, SPOKEN)):
+        return open_clip_loading.files_digest(ROOT / config.model.partition(":")[2])
+    return open_clip_loading.weights_digest(config)
 
 
 def outline_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
@@ -107,15 +102,27 @@ def outline_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
         ConfigError: `config` names no model that can be used.
     """
     with torch.device("meta"):
-        if config.model.startswith((ALIGNED, SPOKEN)):
-            return load_vlm(config, classes, side)
+        if config.model.startswith(ALIGNED):
+            from semivl.nets.aligned import outline_aligned
+
+            encoder, embedding = outline_aligned(ROOT / config.model.removeprefix(ALIGNED), config, side)
+            return DenseVLM(encoder, _blank_text(classes, embedding) if embedding else None)
+        if config.model.startswith(SPOKEN):
+            from semivl.nets.spoken import outline_spoken
+
+            encoder, embedding = outline_spoken(ROOT / config.model.removeprefix(SPOKEN))
+            return DenseVLM(encoder, _blank_text(classes, embedding))
         if config.model.startswith(TIMM):
             net = outline_timm(config)
-            return DenseVLM(from_timm(net, config, _grid(net.patch_embed.patch_size, side)), None)
+            return DenseVLM(from_timm(net, config, patch_grid(net.patch_embed.patch_size, side)), None)
         visual: Any = outline_open_clip(config)
-        names, phrases = (torch.zeros(n, visual.output_dim) for n in (len(classes), len(definition_prompts(classes))))
-        text = ClassText(names, names, phrases, classes_of_phrases(classes))
-        return DenseVLM(from_open_clip(visual, config, _grid(visual.patch_size, side)), text)
+        encoder = from_open_clip(visual, config, patch_grid(visual.patch_size, side))
+        return DenseVLM(encoder, _blank_text(classes, visual.output_dim))
+
+
+def _blank_text(classes: Classes, embedding: int) -> ClassText:
+    names, phrases = (torch.zeros(n, embedding) for n in (len(classes), len(definition_prompts(classes))))
+    return ClassText(names, names, phrases, classes_of_phrases(classes))
 
 
 def blank_vlm(architecture: Architecture, classes: int) -> DenseVLM:
@@ -133,5 +140,13 @@ def concept_cosines(features: Features, phrases: Tensor, phrase_class: Tensor, c
     return best.scatter_reduce(1, phrase_class.view(1, -1, 1, 1).expand_as(cosines), cosines, reduce="amax")
 
 
-def _grid(patch: tuple[int, int], side: int) -> tuple[int, int]:
+def patch_grid(patch: tuple[int, int], side: int) -> tuple[int, int]:
+    """Patches in a square of `side` pixels, down and across.
+
+    Raises:
+        ConfigError: CONF026, there is not one.
+    """
+    if side < max(patch):
+        what = f"{side} pixels are less than a patch of the encoder, which has {max(patch)}."
+        raise ConfigError("CONF026", what, "Set a larger train.crop (or guidance.table_side), or another encoder.")
     return side // patch[0], side // patch[1]

@@ -12,10 +12,13 @@ from semivl import __version__
 from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, MethodConfig, Record
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
+from semivl.nets.decoder import decode_in_chunks
 from semivl.nets.encoder import Architecture
 from semivl.nets.vlm import blank_vlm, weights_digest
 from semivl.settings import ROOT
 
+CLASS_CHUNK = 10
+"""classes that a finished model decodes at once, which bounds its memory where there are many"""
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
@@ -40,6 +43,7 @@ class Predictor:
         self._model = self._method.build(card.classes, vlm, training=False)
         self._model.load_state_dict(load_file(weights))
         self._model.eval().to(device)
+        decode_in_chunks(self._model, CLASS_CHUNK)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -86,7 +90,8 @@ def train_key(config: Config, version: str) -> str:
     parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")
     guide = config.guidance.vlm
     starts = f"{weights_digest(config.vlm)} {weights_digest(guide) if guide else ''} {_labels_digest(config.guidance)}"
-    return hashlib.sha256(f"{parts} {starts} {version}".encode()).hexdigest()[:16]
+    precision = config.compute.precision if config.compute.precision != "fp32" else ""
+    return hashlib.sha256(f"{parts} {starts} {version} {precision}".encode()).hexdigest()[:16]
 
 
 def _labels_digest(config: GuidanceConfig) -> str:

@@ -139,5 +139,3 @@ def _said(encoder: nn.Module, name: str, images: list[Path], side: int, grid: in
     file.flush()
     part.replace(path)
     return np.load(path, mmap_mode="r")
-
-

@@ -13,7 +13,7 @@ from semivl.language.text import definition_prompts, name_prompts
 from semivl.methods import create
 from semivl.nets.vlm import outline_vlm
 from semivl.training.memory import expected
-from semivl.training.step import build_optimizer
+from semivl.training.step import build_optimizer, learning_rate
 from semivl.training.trainer import apply_compute, chosen_guide
 
 Rows = list[tuple[str, ...]]
@@ -41,7 +41,12 @@ def summary(config: Config) -> dict[str, Rows]:
         "losses": [("loss", "what and with which weight"), *method.describe().items()],
         "steps": [
             ("steps", "labelled images a step", "crop", "learning rate at 0, half, end"),
-            (f"{t.steps:,}", str(t.batch), f"{t.crop} px", " ".join(f"{_decay(config, s):.1e}" for s in (0, 0.5, 1))),
+            (
+                f"{t.steps:,}",
+                str(t.batch),
+                f"{t.crop} px",
+                " ".join(f"{learning_rate(t, s):.1e}" for s in (0, t.steps // 2, t.steps - 1)),
+            ),
         ],
         "memory": [
             ("expected memory", "MiB", "what"),
@@ -50,10 +55,6 @@ def summary(config: Config) -> dict[str, Rows]:
             ("prediction", f"{needs.prediction:.0f}", f"weights and {config.evaluation.batch} windows"),
         ],
     }
-
-
-def _decay(config: Config, share: float) -> float:
-    return config.train.learning_rate * (1 - min(share, 1 - 1 / config.train.steps)) ** 0.9
 
 
 def _modules(model: nn.Module, config: Config) -> Iterator[tuple[str, ...]]:

@@ -5,7 +5,8 @@ A training that was killed and resumed takes the very steps of an unbroken one, 
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,12 +21,12 @@ from semivl.data.checks import decode_image
 from semivl.data.sample import Row
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
-from semivl.data.stream import Batches, Steps, batches
+from semivl.data.stream import Batches, LabelMaps, Steps, batches
 from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
-from semivl.evaluation.window import sliding_logits
+from semivl.evaluation.window import segment
 from semivl.methods import Method, create
-from semivl.nets.decoder import LanguageDecoder, Spatial, Up
+from semivl.nets.decoder import Spatial, Up, decode_in_chunks
 from semivl.nets.encoder import Block
 from semivl.nets.vlm import DenseVLM, load_vlm
 from semivl.settings import ROOT, home
@@ -73,8 +74,8 @@ def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observ
     start = load_checkpoint(found, model, optimizer) if found else 0
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     labelled, unlabelled = training_rows(snapshot, method)
-    hints = hint_folder(config, unlabelled)
-    steps = Steps(cache, labelled, unlabelled, config.train, method.partner, hints)
+    maps = label_maps(config, unlabelled)
+    steps = Steps(cache, labelled, unlabelled, config.train, method.partner, maps)
     log.info("steps %d to %d on %s: %s", start, config.train.steps, device, counts(steps))
     run = Run(config, method, model, optimizer, device, observer, folder, store, key)
     incoming = batches(steps, start, config.train.steps, config.compute.workers)
@@ -102,7 +103,8 @@ class Run:
         c = self.config.train
         since = time.perf_counter()
         for step, batch in enumerate(incoming, start):
-            losses = self._step(batch, step)
+            with self._room(step):
+                losses = self._step(batch, step)
             done = step + 1
             if done % c.log_every == 0 or done == c.steps:
                 values = {name: float(value) for name, value in losses.items()}
@@ -117,26 +119,36 @@ class Run:
                 self.observer.metrics(done, {f"train/{name}": value for name, value in values.items()})
                 log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], seconds)
             if done % c.preview_every == 0 or done == c.steps:
-                self.observer.previews(done, self.overlays(previews))
+                with self._room(done):
+                    drawn = self.overlays(previews)
+                self.observer.previews(done, drawn)
             if done % c.checkpoint_every == 0 and done < c.steps:
                 path = save_checkpoint(self.folder, done, self.model, self.optimizer)
                 self.observer.checkpoint(done, path)
                 upload(self.store, self.key, path)
 
     def _step(self, batch: Batches, step: int) -> dict[str, Tensor]:
+        incoming, precision = batch.to(self.device), self.config.compute.precision
+        return take_step(self.method, self.model, self.optimizer, incoming, self.config.train, step, precision)
+
+    @contextmanager
+    def _room(self, done: int) -> Iterator[None]:
+        """Where memory runs out inside: keeps the `done` finished steps and advises.
+
+        Raises:
+            TrainingError: TRAIN006, memory ran out.
+        """
         try:
-            precision = self.config.compute.precision
-            incoming = batch.to(self.device)
-            return take_step(self.method, self.model, self.optimizer, incoming, self.config.train, step, precision)
+            yield
         except RuntimeError as error:
             if not ran_out_of_memory(error):
                 raise
-            kept = "nothing was lost"
-            if step:
-                path = save_checkpoint(self.folder, step, self.model, self.optimizer)
+            kept = "no step was done"
+            if done:
+                path = save_checkpoint(self.folder, done, self.model, self.optimizer)
                 upload(self.store, self.key, path)
-                kept = f"step {step} is kept in {path.name}, and the next run goes on from it"
-            what = f"step {step} needs more memory than {self.device} has ({kept}): {str(error).splitlines()[0]}"
+                kept = f"{done} steps are kept in {path.name}"
+            what = f"after step {done}, {self.device} had too little memory ({kept}): {str(error).splitlines()[0]}"
             raise TrainingError("TRAIN006", what, memory_advice(self.config)) from error
 
     @torch.inference_mode()
@@ -145,9 +157,9 @@ class Run:
         self.model.eval()
         drawn = {}
         for name, image in images.items():
-            logits = sliding_logits(self._predict, image, len(self.config.classes), self.config.evaluation)
+            mask = segment(self._predict, image, len(self.config.classes), self.config.evaluation)
             pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-            drawn[name] = overlay(pixels, logits.argmax(0).byte().cpu().numpy())
+            drawn[name] = overlay(pixels, mask.cpu().numpy())
         self.model.train()
         return drawn
 
@@ -185,9 +197,9 @@ def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
 
 
 def chosen_guide(config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = load_vlm) -> DenseVLM | None:
-    """The model that guides: `guidance.vlm`, else the student's own as it was; None where label maps guide."""
+    """The model that guides: `guidance.vlm`, else the student's own as it was; None where none does."""
     g = config.guidance
-    if g.labels:
+    if g.labels or not create(config.method).takes_guide:
         return None
     if g.vlm is None and g.table_side in (None, config.train.crop):
         return vlm
@@ -195,8 +207,8 @@ def chosen_guide(config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = 
     return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
 
 
-def hint_folder(config: Config, unlabelled: list[Row]) -> Path | None:
-    """The folder with the label maps that guide, where there is one.
+def label_maps(config: Config, unlabelled: list[Row]) -> LabelMaps | None:
+    """The label maps that guide, where there are any.
 
     Raises:
         TrainingError: TRAIN007, it holds a map of no unlabelled image.
@@ -209,16 +221,15 @@ def hint_folder(config: Config, unlabelled: list[Row]) -> Path | None:
         what = f"guidance.labels: {folder} holds no KEY.png of any of the {len(unlabelled)} unlabelled images."
         raise TrainingError("TRAIN007", what, "Name the label maps by the samples' keys.")
     log.info("label maps guide %d of %d unlabelled images", found, len(unlabelled))
-    return folder
+    return LabelMaps(folder, len(config.classes))
 
 
 def apply_compute(model: nn.Module, config: ComputeConfig) -> None:
     """Sets what makes the model quicker or smaller without changing what it computes."""
+    decode_in_chunks(model, config.class_chunk)
     for module in model.modules():
-        if isinstance(module, LanguageDecoder):
-            module.class_chunk = config.class_chunk
         if config.compile and isinstance(module, Block | Up | Spatial):
-            module.compile()
+            module.compile(dynamic=False)
 
 
 def ran_out_of_memory(error: RuntimeError) -> bool:
@@ -227,17 +238,20 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
 
 
 def memory_advice(config: Config) -> str:
-    """What to set so that a training step needs less memory."""
+    """What to set so that a training step needs less memory, what changes nothing else first."""
     chunk, t = config.compute.class_chunk, config.train
-    advice = []
-    if chunk is None or chunk > 1:
-        advice.append(f"compute.class_chunk={max(1, (chunk or len(config.classes)) // 2)} (same result, little slower)")
+    same, other = [], []
+    if config.method.name in ("semivl", "supervised") and (chunk is None or chunk > 1):
+        same.append(f"compute.class_chunk={max(1, (chunk or len(config.classes)) // 2)}")
     if config.compute.precision == "fp32":
-        advice.append("compute.precision=bf16 (half of the encoder's activations)")
+        other.append("compute.precision=bf16")
     if t.batch > 1:
-        advice.append(f"train.batch={t.batch // 2} with twice the train.steps")
-    advice.append(f"train.crop={t.crop * 3 // 4 // 16 * 16}")
-    return f"Set one or more of: {', '.join(advice)}. `semivl show` says what each is expected to need."
+        other.append(f"train.batch={t.batch // 2} with twice the train.steps")
+    if t.crop >= 64:
+        other.append(f"train.crop={t.crop * 3 // 4 // 16 * 16}")
+    goes_on = [f"Set {', '.join(same)} and run again: it goes on from the kept steps."] if same else []
+    anew = [f"Or start another training with {', or '.join(other)}."] if other else []
+    return " ".join([*goes_on, *anew, "`semivl show` says what each is expected to need."])
 
 
 def chosen_device(config: ComputeConfig) -> torch.device:

@@ -12,7 +12,7 @@ from semivl.data import snapshot
 from semivl.data.augment import Crop, crop_image, crop_mask, draw_crop, outside
 from semivl.data.cache import ShardCache
 from semivl.data.ingest import ingest
-from semivl.data.stream import Steps, Unlabelled, permutation, positions
+from semivl.data.stream import LabelMaps, Steps, Unlabelled, permutation, positions
 from semivl.errors import DataError
 
 SMALL = TrainConfig(batch=2, crop=16, short_side=32, scale=(1.0, 2.0))  # pyright: ignore[reportCallIssue]
@@ -79,7 +79,7 @@ def test_label_maps_are_cut_as_their_images_are_and_a_missing_one_is_unsure(prep
     for row in unlabelled[1:]:
         width = np.arange(row.width, dtype=np.uint8) % 250
         Image.fromarray(np.tile(width, (row.height, 1))).save(tmp_path / f"{row.key}.png")
-    steps = Steps(cache, labelled, unlabelled, SMALL, True, tmp_path)
+    steps = Steps(cache, labelled, unlabelled, SMALL, True, LabelMaps(tmp_path, 250))
     seen = [view for s in range(len(unlabelled)) for view in (steps[s].unlabelled, steps[s].partner)]
     hints = torch.cat([view.hints for view in seen])
     assert hints.shape == torch.cat([view.images for view in seen])[:, 0].shape
@@ -94,7 +94,15 @@ def test_a_label_map_of_another_size_is_named(prepared, tmp_path):
     for row in unlabelled:
         Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / f"{row.key}.png")
     with pytest.raises(DataError, match=r"DATA120.*is 4 x 3"):
-        Steps(cache, labelled, unlabelled, SMALL, True, tmp_path)[0]
+        Steps(cache, labelled, unlabelled, SMALL, True, LabelMaps(tmp_path, 250))[0]
+
+
+def test_a_label_map_of_other_classes_is_named(prepared, tmp_path):
+    cache, labelled, unlabelled = prepared
+    for row in unlabelled:
+        Image.fromarray(np.full((row.height, row.width), 3, np.uint8)).save(tmp_path / f"{row.key}.png")
+    with pytest.raises(DataError, match=r"DATA120.*beyond the 3 classes"):
+        Steps(cache, labelled, unlabelled, SMALL, True, LabelMaps(tmp_path, 3))[0]
 
 
 def test_without_a_partner_only_one_view_is_made(prepared):

@@ -1,10 +1,12 @@
 """Label maps of a guide, written once for `guidance.labels`."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from semivl.config import IGNORE
+from semivl.errors import ConfigError
 from semivl.evaluation.labels import write_labels
 from semivl.methods.parts.guidance import Guidance, GuidanceSettings
 from tests.tiny import SIDE, tiny_vlm
@@ -39,4 +41,11 @@ def test_a_killed_call_goes_on_and_keeps_what_is_there(tmp_path):
     assert write_labels(tiny_vlm(), SETTINGS, photos(), tmp_path, done.append).photos == 3
     assert (tmp_path / f"{0:016x}.png").stat().st_mtime_ns == kept
     assert done == [1, 2, 3]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i:016x}.png" for i in range(3)]
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == [f"{i:016x}.png" for i in range(3)]
+
+
+def test_maps_of_other_settings_are_not_taken_for_these(tmp_path):
+    write_labels(tiny_vlm(), SETTINGS, photos(1), tmp_path)
+    for guide, settings in ((tiny_vlm(seed=3), SETTINGS), (tiny_vlm(), GuidanceSettings(threshold=0.5))):  # pyright: ignore[reportCallIssue]
+        with pytest.raises(ConfigError, match="CONF027"):
+            write_labels(guide, settings, photos(1), tmp_path)

@@ -146,7 +146,7 @@ def test_guidance_is_silent_where_unsure_or_padded():
 
 def test_cutmix_boxes_follow_the_recipe():
     torch.manual_seed(0)
-    boxes = cutmix_boxes(2000, 64, torch.device("cpu"))
+    boxes = cutmix_boxes(2000, 64)
     areas = boxes.flatten(1).sum(1) / 64**2
     used = boxes[areas > 0]
     assert abs((areas > 0).float().mean() - 0.5) < 0.04
@@ -159,7 +159,7 @@ def test_cutmix_boxes_follow_the_recipe():
 
 def test_a_quarter_of_the_images_has_nothing_to_fill():
     torch.manual_seed(0)
-    boxes = [cutmix_boxes(2000, 16, torch.device("cpu")) for _ in range(2)]
+    boxes = [cutmix_boxes(2000, 16) for _ in range(2)]
     used = filled(boxes)
     assert abs(len(used) / 2000 - 0.75) < 0.03
     assert torch.equal(used, (boxes[0] | boxes[1]).flatten(1).any(1).nonzero()[:, 0])

@@ -34,14 +34,14 @@ def step(method, model, batches: Batches, seed: int = 0) -> dict[str, Tensor]:
 def undistorted(monkeypatch):
     """Strong views that are the weak ones, and no CutMix."""
     monkeypatch.setattr(unimatch, "strong_view", lambda images: images)
-    monkeypatch.setattr(unimatch, "cutmix_boxes", lambda n, side, device: torch.zeros(n, side, side, dtype=torch.bool))
+    monkeypatch.setattr(unimatch, "cutmix_boxes", lambda n, side: torch.zeros(n, side, side, dtype=torch.bool))
 
 
 @pytest.fixture
 def replaced(monkeypatch):
     """Strong views that are the partners, whole."""
     monkeypatch.setattr(unimatch, "strong_view", lambda images: images)
-    monkeypatch.setattr(unimatch, "cutmix_boxes", lambda n, side, device: torch.ones(n, side, side, dtype=torch.bool))
+    monkeypatch.setattr(unimatch, "cutmix_boxes", lambda n, side: torch.ones(n, side, side, dtype=torch.bool))
 
 
 def with_weak_views_labelled(batches: Batches) -> Batches:

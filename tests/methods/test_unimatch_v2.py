@@ -34,9 +34,7 @@ def step(method, model, batches: Batches, seed: int = 0) -> dict[str, Tensor]:
 def undistorted(monkeypatch):
     """Strong views that are the weak ones, no CutMix, no dropout."""
     monkeypatch.setattr(unimatch_v2, "strong_view", lambda images: images)
-    monkeypatch.setattr(
-        unimatch_v2, "cutmix_boxes", lambda n, side, device: torch.zeros(n, side, side, dtype=torch.bool)
-    )
+    monkeypatch.setattr(unimatch_v2, "cutmix_boxes", lambda n, side: torch.zeros(n, side, side, dtype=torch.bool))
     monkeypatch.setattr(unimatch_v2, "complementary_masks", lambda pairs, c, device: torch.ones(2 * pairs, c, 1, 1))
 
 
@@ -139,7 +137,7 @@ def test_boxes_are_filled_from_the_reversed_batch_labels_included(undistorted, m
     method, model = method_and_model(confidence=0.0)
     batches = tiny_batches()
     plain = step(method, model, batches)["consistency"]
-    monkeypatch.setattr(unimatch_v2, "cutmix_boxes", lambda n, side, device: torch.ones(n, side, side) > 0)
+    monkeypatch.setattr(unimatch_v2, "cutmix_boxes", lambda n, side: torch.ones(n, side, side) > 0)
     seen, features = [], model.features
     monkeypatch.setattr(model, "features", lambda images: (seen.append(images), features(images))[1])
     mixed = step(method, model, batches)["consistency"]

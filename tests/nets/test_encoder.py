@@ -64,7 +64,7 @@ def test_converted_timm_blocks_compute_what_timm_computes(name):
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     grid = net.patch_embed.grid_size
-    encoder = from_timm(net, VlmConfig(model=f"timm:{name}"), grid).eval()
+    encoder = from_timm(net, VlmConfig(model=f"timm:{name}", skip_blocks=(0,)), grid).eval()
     image = torch.rand(1, 3, *net.patch_embed.img_size)
     with torch.no_grad():
         theirs = net.forward_features((image - encoder.mean) / encoder.std)[:, net.num_prefix_tokens :]

@@ -1,9 +1,17 @@
 """`semivl show`: what an experiment amounts to, without its weights."""
 
+import json
+
 import pytest
+import torch
 
 from semivl.config import load
+from semivl.errors import ConfigError
+from semivl.nets.aligned import save_aligned
+from semivl.nets.encoder import DenseEncoder
 from semivl.training.summary import as_comment, summary
+from tests.sentences import write_sentences
+from tests.training.test_alignment import ARCHITECTURE
 
 
 def test_the_papers_experiment_shows_its_modules_rates_prompts_losses_and_memory():
@@ -31,3 +39,54 @@ def test_other_experiments_can_be_shown_too(name):
 def test_all_classes_at_once_need_more_memory():
     few, all_at_once = (summary(load("voc-92", {"compute": {"class_chunk": c}})) for c in (5, 21))
     assert float(few["memory"][2][1].replace(",", "")) < float(all_at_once["memory"][2][1])
+
+
+@pytest.mark.usefixtures("own_home")
+def test_aligned_and_spoken_models_are_shown_without_reading_their_weights(tmp_path):
+    text = str(write_sentences(tmp_path / "sentences"))
+    described = ARCHITECTURE.model_copy(update={"embedding": 16, "layers": 3, "skip_blocks": (0, 1)})
+    save_aligned(tmp_path / "aligned", DenseEncoder(described), text, torch.eye(16))
+    spoken = {
+        "network": "test_efficientnet",
+        "classes": 3,
+        "embedding": 16,
+        "side": 64,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    (tmp_path / "spoken").mkdir()
+    (tmp_path / "spoken" / "vlm.json").write_text(json.dumps(spoken))
+    models = {
+        "vlm": {"model": f"aligned:{tmp_path / 'aligned'}", "skip_blocks": [0, 1]},
+        "guidance": {"vlm": {"model": f"spoken:{tmp_path / 'spoken'}"}},
+    }
+    (tmp_path / "aligned" / "encoder.safetensors").unlink()
+    modules = {row[0]: row[1:] for row in summary(load("demo", models))["modules"]}
+    assert modules["teacher"][2] == "frozen" and int(modules["encoder"][1].replace(",", "")) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vlm": {"skip_blocks": [0, 9]}}, "CONF025.*skip_blocks .0, 9."),
+        ({"vlm": {"skip_blocks": [2, 0]}}, "CONF025"),
+        ({"vlm": {"skip_blocks": [1]}}, "CONF025.*two skip features"),
+        ({"method": {"settings": {"decoder": {"channels": 50}}}}, "CONF003.*groups of 16"),
+        ({"method": {"settings": {"decoder": {"heads": 3}}}}, "CONF003.*divide by heads"),
+        ({"method": {"settings": {"decoder": {"pool": 0}}}}, "CONF003.*at least 1"),
+        ({"method": {"settings": {"decoder": {"skip": [40, 8]}}}}, "CONF003.*skip must be less"),
+        ({"classes": {"prompt": "a {x}"}}, "CONF003.*prompt"),
+        ({"train": {"scale": [2.0, 0.5]}}, "CONF003.*train.scale.*smaller one comes first"),
+        ({"evaluation": {"short_side": -5}}, "CONF003.*short_side"),
+        ({"guidance": {"vlm": "tiny", "labels": "maps"}}, "CONF003.*vlm or labels"),
+        ({"vlm": {"model": "ViT-B-32", "pretrained": "openai"}, "train": {"crop": 16}}, "CONF026.*16 pixels"),
+        (
+            {"vlm": {"model": "timm:vit_base_patch16_clip_224.openai"}, "method": {"name": "unimatch_v2"}},
+            "CONF017|CONF003",
+        ),
+        ({"vlm": {"model": "timm:vit_tiny_patch16_224"}}, "CONF018.*encoder without text"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        summary(load("demo", changes))

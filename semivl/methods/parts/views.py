@@ -15,11 +15,12 @@ from semivl.methods.parts.losses import PseudoLabels
 def _strong(side: int) -> Any:
     from kornia import augmentation as K
 
-    kernel = max(3, 2 * math.ceil(2 * side / 512 * 2) + 1)
+    widest = max(0.2, 2.0 * min(side, 512) / 512)
+    kernel = 2 * math.ceil(3 * widest) + 1
     return K.AugmentationSequential(
         K.ColorJitter(0.5, 0.5, 0.5, 0.25, p=0.8),
         K.RandomGrayscale(p=0.2),
-        K.RandomGaussianBlur((kernel, kernel), (0.1, max(0.2, 2.0 * side / 512)), p=0.5),
+        K.RandomGaussianBlur((kernel, kernel), (0.1, widest), p=0.5),
         data_keys=["input"],
     )
 
@@ -27,21 +28,21 @@ def _strong(side: int) -> Any:
 def strong_view(images: Tensor) -> Tensor:
     """Images (B, 3, S, S) in [0, 1], each distorted in colour, greyness and sharpness by its own draw.
 
-    The blur's radius, (0.1, 2) pixels at S = 512, grows with S, so that small crops stay legible.
+    The blur's deviation, (0.1, 2) pixels from S = 512 on, is less for smaller crops, so that they stay legible.
     """
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return _strong(images.shape[-1])(images).clamp(0, 1)
 
 
-def cutmix_boxes(count: int, side: int, device: torch.device) -> Tensor:
-    """(count, side, side) bool: for half of the images a random box, for the others nothing."""
+def cutmix_boxes(count: int, side: int) -> Tensor:
+    """(count, side, side) bool on the CPU: for half of the images a random box, for the others nothing."""
     boxes = torch.zeros(count, side, side, dtype=torch.bool)
     for box in boxes:
         if torch.rand(()) < 0.5:
             continue
         top, left, height, width = _box(side)
         box[top : top + height, left : left + width] = True
-    return boxes.to(device, non_blocking=True)
+    return boxes
 
 
 def filled(boxes: Sequence[Tensor]) -> Tensor:
