@@ -11,7 +11,8 @@
     python -m benchmarks.real_photos --table       # what is finished so far, as tables
 
 Each finished run is a line of docs/results/real-photos.jsonl; a run that has its line is not run again. The variants
-differ from conf/experiment/photos.yaml by what VARIANTS says and by nothing else. `oracle-P` is SemiVL guided by label
+differ from conf/experiment/photos.yaml by what VARIANTS says and by nothing else; the learning rates are those at which
+each kind of decoder learned best in short trials. `oracle-P` is SemiVL guided by label
 maps made of the true masks, right for a share P of their objects' regions (benchmarks/corrupted.py).
 """
 
@@ -32,8 +33,14 @@ GUIDES, ORACLE = ".semivl/photos-guide", ".semivl/photos-oracle"
 HEAD = {"features": 32, "channels": [24, 48, 96, 192]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "supervised": {"method": {"name": "supervised"}},
-    "unimatch": {"method": {"name": "unimatch", "settings": {"features": "normed", "trains": "none"}}},
-    "unimatch_v2": {"method": {"name": "unimatch_v2", "settings": {"head": HEAD, "trains": "none"}}},
+    "unimatch": {
+        "method": {"name": "unimatch", "settings": {"features": "normed", "trains": "none"}},
+        "train": {"learning_rate": 0.0001},
+    },
+    "unimatch_v2": {
+        "method": {"name": "unimatch_v2", "settings": {"head": HEAD, "trains": "none"}},
+        "train": {"learning_rate": 0.0001},
+    },
     "semivl, no guidance": {"method": {"settings": {"guidance": {"weight": 0.0}}}},
     "semivl, names": {"guidance": {"labels": f"{GUIDES}/names"}},
     "semivl, definitions": {"guidance": {"labels": f"{GUIDES}/definitions"}},
@@ -63,7 +70,8 @@ def experiment(variant: str, split: int, seed: int) -> Config:
         settings = dumped["method"]["settings"]
         for name, value in method.get("settings", {}).items():
             settings[name] = settings[name] | value
-    dumped["guidance"] |= chosen.get("guidance", {})
+    for group in ("guidance", "train"):
+        dumped[group] |= chosen.get(group, {})
     return Config.model_validate(dumped)
 
 

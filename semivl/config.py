@@ -180,7 +180,7 @@ class ComputeConfig(Record):
     workers: int = Field(0, ge=0, description="processes that decode and crop")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's own choice where empty")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the networks; losses and cosines stay fp32")
-    compile: bool = Field(False, description="torch.compile the encoder and the decoder's steps")
+    compile: bool = Field(False, description="torch.compile the blocks of the encoder and the decoder's convolutions")
     class_chunk: int | None = Field(
         10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
     )

@@ -150,7 +150,8 @@ def complementary_masks(pairs: int, channels: int, device: torch.device) -> Tens
 def ohem_target(cells: Tensor, masks: Tensor, threshold: float = OHEM_THRESHOLD, kept: int = OHEM_KEPT) -> Target:
     """The mean over the hardest labelled pixels: those whose class has at most `threshold` of the probability.
 
-    Where these are fewer than `kept` in the batch, the `kept` least probable; all where there are no more.
+    Where these are fewer than `kept` in the batch, the `kept` least probable; all where there are no more. The
+    published 200,000 are of a batch of 2 to 4 crops on each GPU.
 
     Args:
         cells: (B, N, h, w) logits at any resolution.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 NEEDED = (
-    "mlflow", "torch", "torchvision", "open_clip_torch", "numpy", "pandas", "pyarrow", "pillow",
+    "mlflow", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "pyarrow", "pillow",
     "safetensors", "pydantic", "pydantic-settings", "omegaconf", "pyyaml",
 )  # fmt: skip
 """the packages that inference imports"""

@@ -10,7 +10,7 @@ from torch import nn
 
 from semivl.config import Config
 from semivl.language.text import definition_prompts, name_prompts
-from semivl.methods import create
+from semivl.methods import Method, create
 from semivl.nets.vlm import outline_vlm
 from semivl.training.memory import expected
 from semivl.training.step import build_optimizer, learning_rate
@@ -38,7 +38,7 @@ def summary(config: Config) -> dict[str, Rows]:
     return {
         "modules": [("module", "parameters", "learning", "learning rate"), *_modules(model, config)],
         "text": [("what", "how many", "such as"), *_prompts(config)],
-        "losses": [("loss", "what and with which weight"), *method.describe().items()],
+        "losses": [("loss", "what and with which weight"), *method.describe().items(), *_guide(config, method)],
         "steps": [
             ("steps", "labelled images a step", "crop", "learning rate at 0, half, end"),
             (
@@ -70,6 +70,15 @@ def _modules(model: nn.Module, config: Config) -> Iterator[tuple[str, ...]]:
         rate = ", ".join(f"{r:.1e}" for r in found) or "frozen"
         yield name, _count(parameters), _count(learning), rate
     yield "all", _count(model.parameters()), _count(p for p in model.parameters() if p.requires_grad), ""
+
+
+def _guide(config: Config, method: Method) -> Rows:
+    """Who guides, for a method that is guided."""
+    g = config.guidance
+    who = (
+        f"label maps in {g.labels}" if g.labels else g.vlm.model if g.vlm else "a frozen copy of the student's encoder"
+    )
+    return [("guide", who)] if method.takes_guide else []
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

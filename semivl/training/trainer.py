@@ -101,7 +101,7 @@ class Run:
     def steps(self, start: int, incoming: Iterable[Batches], previews: dict[str, Tensor]) -> None:
         """Takes the steps from `start` on, telling the observer on the way."""
         c = self.config.train
-        since = time.perf_counter()
+        since, counted = time.perf_counter(), start
         for step, batch in enumerate(incoming, start):
             with self._room(step):
                 losses = self._step(batch, step)
@@ -114,7 +114,8 @@ class Run:
                         f"the loss of step {step} is {values['total']}.",
                         "Lower train.learning_rate.",
                     )
-                seconds, since = (time.perf_counter() - since) / c.log_every, time.perf_counter()
+                seconds = (time.perf_counter() - since) / (done - counted)
+                since, counted = time.perf_counter(), done
                 values |= {"learning_rate": learning_rate(c, step), "seconds_per_step": seconds}
                 self.observer.metrics(done, {f"train/{name}": value for name, value in values.items()})
                 log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], seconds)

@@ -13,6 +13,7 @@ from semivl.errors import ConfigError
 from semivl.nets.conversion import from_open_clip
 from semivl.nets.open_clip_loading import load_open_clip
 from semivl.nets.timm_loading import load_timm
+from semivl.nets.vlm import weights_digest
 
 
 def fault(model: str, pretrained: str | None = None) -> ConfigError:
@@ -196,3 +197,24 @@ def test_timm_models_that_cannot_be_used_are_named(tmp_path: Path):
     assert timm_fault("vit_tiny_patch16_224", str(tmp_path / "none.pth")).code == "CONF013"
     torch.save({"cls_token": torch.zeros(1)}, tmp_path / "bad.pth")
     assert timm_fault("vit_tiny_patch16_224", str(tmp_path / "bad.pth")).code == "CONF014"
+
+
+def test_the_digest_names_every_file_of_a_folder(clip_folder: Path):
+    config = VlmConfig(model=f"local-dir:{clip_folder}")
+    digests = [weights_digest(config)]
+    described = clip_folder / "open_clip_config.json"
+    described.write_text(described.read_text().replace("{", '{ "note": 1,', 1))
+    digests.append(weights_digest(config))
+    (clip_folder / "open_clip_model.safetensors").rename(clip_folder / "pytorch_model.bin")
+    digests.append(weights_digest(config))
+    assert "" not in digests and len(set(digests)) == 3
+
+
+def test_a_file_of_weights_is_found_from_the_checkout_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = VlmConfig(model="ViT-B-16", pretrained="pyproject.toml")
+    here = weights_digest(config)
+    monkeypatch.chdir(tmp_path)
+    assert here and weights_digest(config) == here
+    assert weights_digest(VlmConfig(model="ViT-B-16", pretrained="openai")) == ""

@@ -103,3 +103,43 @@ def test_other_weights_of_the_encoder_make_another_training(tmp_path):
         keys.append(train_key(config, "v1"))
     assert keys[0] == keys[2] != keys[1]
     assert train_key(config, "v2") != train_key(config, "v1")
+
+
+def test_the_train_key_names_precision_guide_and_label_maps(tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "a.png").write_bytes(b"one")
+    keys = [
+        train_key(load("demo", changes), "v1")
+        for changes in (
+            {},
+            {"compute": {"precision": "bf16"}},
+            {"guidance": {"vlm": "clip-vit-b16"}},
+            {"guidance": {"labels": str(maps)}},
+        )
+    ]
+    (maps / "a.png").write_bytes(b"two")
+    keys.append(train_key(load("demo", {"guidance": {"labels": str(maps)}}), "v1"))
+    assert len(set(keys)) == 5
+    assert train_key(load("demo", {"compute": {"class_chunk": 3}}), "v1") == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("semivl", {"decoder": SHAPE.model_dump(), "average": True}), ("unimatch", {}), ("unimatch_v2", {})],
+)
+def test_running_statistics_and_averages_go_on_too(tmp_path, name, settings):
+    method = create(MethodConfig(name=name, settings=settings))
+
+    def run(model, optimizer, steps):
+        return [take_step(method, model, optimizer, tiny_batches(seed=s), CONFIG, s)["total"].item() for s in steps]
+
+    unbroken, resumed = (method.build(CLASSES, tiny_vlm(), True).train() for _ in range(2))
+    optimizer = build_optimizer(unbroken, CONFIG)
+    run(unbroken, optimizer, range(2))
+    path = save_checkpoint(tmp_path, 2, unbroken, optimizer)
+    expected = run(unbroken, optimizer, range(2, 4))
+    other = build_optimizer(resumed, CONFIG)
+    load_checkpoint(path, resumed, other)
+    assert run(resumed, other, range(2, 4)) == expected
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in unbroken.state_dict().items())
