@@ -125,7 +125,8 @@ def new_store(s3: Settings) -> Callable[[], Store]:
     """Gives a Store on a bucket of its own each time; what is left at the end goes with S3's folder."""
 
     def make() -> Store:
-        made = Store(s3.model_copy(update={"s3_bucket": f"test-{uuid.uuid4().hex[:12]}"}))
+        now = settings()  # the tests of the services begin anew, with other credentials
+        made = Store(now.model_copy(update={"s3_bucket": f"test-{uuid.uuid4().hex[:12]}"}))
         made.ensure_bucket()
         return made
 
