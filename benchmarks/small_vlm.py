@@ -55,8 +55,8 @@ def vit_from_onnx(path: Path) -> DenseEncoder:
 
     Exported matrices have lost their names and are transposed: the node that multiplies by one tells which it is.
     """
-    import onnx
-    from onnx import numpy_helper
+    import onnx  # pyright: ignore[reportMissingImports]
+    from onnx import numpy_helper  # pyright: ignore[reportMissingImports]
 
     graph = onnx.load(str(path)).graph
     values: dict[str, Tensor] = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
@@ -97,8 +97,8 @@ def vit_from_onnx(path: Path) -> DenseEncoder:
 
 def difference_to_onnx(encoder: DenseEncoder, path: Path, image: Tensor) -> float:
     """Largest absolute difference of the last norm's patch tokens to onnx's own evaluator, for (1, 3, 224, 224)."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
+    import onnx  # pyright: ignore[reportMissingImports]
+    from onnx.reference import ReferenceEvaluator  # pyright: ignore[reportMissingImports]
 
     model = onnx.load(str(path))
     graph = model.graph
