@@ -38,6 +38,8 @@ class Quarantined:
     source: str
     code: str
     reason: str
+    bytes: int | None = None
+    """size of the file, which is not kept; None where it was not read"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def examine(source: Source, files: Files, classes: Classes, max_pixels: int) -> 
         caption=source.caption,
         pixels=pixels,
         ignored=ignored,
+        brightness=round(float(np.asarray(picture.convert("L")).mean()), 2),
         source=name_of(source.image),
     )
     return Checked(files, "png" if files.image.startswith(_PNG) else "jpg", row)
@@ -132,7 +135,7 @@ def decode_mask(data: bytes) -> np.ndarray:
 
 def supervision_of(source: Source) -> Supervision:
     """The strongest kind of supervision that the source has."""
-    if source.mask:
+    if source.masked:
         return "mask"
     if source.tags:
         return "tags"

@@ -19,14 +19,21 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 
 @dataclass(frozen=True)
 class Source:
-    """What a layout found: the files of one image, and the split it belongs to. Nothing is read yet."""
+    """What a layout found: the files of one image, and the split it belongs to. No picture is read yet."""
 
     image: Path
-    split: Split
+    split: Split | None
+    """None: by the hash of its key, so that it stays as data grow"""
     mask: Path | None = None
     tags: tuple[str, ...] = ()
     caption: str | None = None
     mask_ids: MaskIds = "class"
+    annotation: str | None = None
+    """JSON of what a data set's annotation file says of the image: it makes the mask, or tells its values"""
+
+    @property
+    def masked(self) -> bool:
+        return self.mask is not None or self.annotation is not None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Row:
     """pixels of each class in the mask; empty without a mask"""
     ignored: int
     """pixels of the mask that are 255"""
+    brightness: float
+    """mean of the picture in grey, 0 to 255"""
     source: str
     """path of the image relative to the source folder"""
 

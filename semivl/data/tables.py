@@ -22,6 +22,7 @@ def index_table(rows: Iterable[Row]) -> "pa.Table":
         "width": size,
         "height": size,
         "orientation": pa.int8(),
+        "brightness": pa.float64(),
         "tags": words,
         "pixels": pa.list_(count),
     }
@@ -30,10 +31,11 @@ def index_table(rows: Iterable[Row]) -> "pa.Table":
 
 
 def quarantine_table(refused: Iterable[Quarantined]) -> "pa.Table":
-    """The files that were left out: source, code, reason."""
+    """The files that were left out: source, code, reason, bytes."""
     import pyarrow as pa
 
-    schema = pa.schema([(f.name, pa.string()) for f in fields(Quarantined)])
+    types = {"bytes": pa.int64()}
+    schema = pa.schema([(f.name, types.get(f.name, pa.string())) for f in fields(Quarantined)])
     return pa.Table.from_pylist([asdict(q) for q in refused], schema=schema)
 
 

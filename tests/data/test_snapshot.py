@@ -38,6 +38,7 @@ def row(name: str, split="train", mask=True, shard="s1", tags=(), caption=None, 
         caption=caption,
         pixels=(60, 10, 10) if mask else (),
         ignored=0,
+        brightness=100.0,
         source=source or f"images/{name}.jpg",
     )
 
