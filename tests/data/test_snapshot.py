@@ -76,7 +76,7 @@ def test_committed_snapshot_reads_back(store, dataset, commit):
     assert manifest.counts == {"train": 2, "train/mask": 1, "train/none": 1, "val": 1, "val/mask": 1}
     assert snapshot.head(store, dataset) == manifest.version == manifest.digest
     kept = from_parquet(store.get(f"datasets/{dataset}/snapshots/{manifest.version}/quarantine.parquet"))
-    assert kept.to_pylist() == [{"source": "images/x.jpg", "code": "DATA003", "reason": "cut"}]
+    assert kept.to_pylist() == [{"source": "images/x.jpg", "code": "DATA003", "reason": "cut", "bytes": None}]
 
 
 def test_every_key_is_found_and_no_other(store, dataset, commit):
