@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semivl.cli_data import data, forget, gc
 from semivl.errors import SemivlError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ app = typer.Typer(
 )
 vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
 app.add_typer(vlm, name="vlm")
+app.add_typer(data, name="data")
+app.command()(forget)
+app.command()(gc)
 Experiment = Annotated[str, typer.Argument(help="name of a file in conf/experiment")]
 Changes = Annotated[
     list[str] | None,

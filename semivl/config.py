@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +31,9 @@ from semivl.settings import ROOT
 
 T = TypeVar("T", bound=BaseModel)
 CONF = ROOT / "conf"
-GROUPS = ("data", "classes", "vlm", "method", "compute", "gate")
+GROUPS = ("data", "classes", "vlm", "method", "compute", "gate", "suite")
+SUITE = "samples"
+"""the suite of experiments that choose none"""
 IGNORE = 255
 """Mask value of pixels that nobody labelled: never learned from, never scored."""
 
@@ -79,10 +81,12 @@ class DataConfig(Record):
     """A source of images and how to read it."""
 
     dataset: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="name under which snapshots are kept")
-    layout: Literal["ade20k", "cityscapes", "coco", "folder", "voc"] = Field(
-        "folder", description="how the source folder is arranged"
+    layout: Literal["ade20k", "camvid", "cityscapes", "coco", "folder", "images", "voc", "webdataset"] = Field(
+        "folder", description="how the source is arranged: docs/layouts.md"
     )
-    source: Path = Field(description="folder with the images; relative to the checkout")
+    source: Path | Annotated[str, Field(pattern="^s3://[^/]+")] = Field(
+        description="folder with the images, relative to the checkout, or s3://BUCKET/PREFIX"
+    )
     train_list: str | None = Field(None, description="file that lists the images to train on; all of them otherwise")
     labelled_list: str | None = Field(
         None,
@@ -98,6 +102,44 @@ class DataConfig(Record):
     )
     shard_samples: int = Field(512, ge=1, description="images in a shard")
     max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are quarantined")
+    annotations: tuple[str, ...] = Field(
+        (), description="layout coco: panoptic, stuff or instances JSON that masks are made of; masks/ where empty"
+    )
+    categories: dict[str, str] = Field(
+        default_factory=dict, description="class names by the names that annotations or colours have for them"
+    )
+    other_categories: Literal["ignore", "background"] = Field(
+        "ignore", description="what pixels of categories become that no class bears the name of"
+    )
+    ignore_ids: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        (), description="ids in the masks, beside 255, of pixels that nobody labelled"
+    )
+    tags: tuple[str, ...] = Field((), description="CSV, JSONL or Parquet of tags; tags.jsonl and tags.csv where empty")
+    tag_names: str | None = Field(None, description="layout webdataset: list of the names that the numbers in cls mean")
+    captions: tuple[str, ...] = Field(
+        (), description="CSV, JSONL, Parquet or COCO JSON of captions; captions.jsonl and captions.csv where empty"
+    )
+    split_table: str | None = Field(
+        None, description="CSV, JSONL or Parquet with a column `image` and one that says train or val"
+    )
+    split_column: str = Field(
+        "split", description="the column of split_table; layout webdataset: the field of the json"
+    )
+    split_names: dict[str, Literal["train", "val", "out"]] = Field(
+        default_factory=dict, description="what other words for a split stand for; `out` is neither learned nor scored"
+    )
+
+    max_bytes: int = Field(64_000_000, ge=1, description="images and masks whose files are larger are quarantined")
+    max_aspect: float = Field(30.0, ge=1, description="images that are longer than so many times their short side are")
+    formats: tuple[Literal["jpeg", "png"], ...] = Field(
+        ("jpeg", "png"), min_length=1, description="formats of images that are let in; masks are PNG"
+    )
+
+    @model_validator(mode="after")
+    def _one_split(self) -> Self:
+        if self.evaluation_list and self.split_table:
+            raise ValueError("set evaluation_list or split_table: one of them says what is scored")
+        return self
 
 
 class VlmConfig(Record):
@@ -184,6 +226,11 @@ class ComputeConfig(Record):
     class_chunk: int | None = Field(
         10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
     )
+    cache_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="shards kept on the local disk at the most; half of the disk they leave free where empty",
+    )
 
 
 class GuidanceConfig(Record):
@@ -211,6 +258,38 @@ class GateConfig(Record):
     floor: float = Field(0.0, ge=0, le=100, description="mIoU that the first champion needs")
 
 
+class Rule(Record):
+    """One expectation that a snapshot is held to."""
+
+    demand: str = Field(min_length=1, description="what must hold, in words that a message can begin with")
+    table: Literal["samples", "classes", "pairs"] = Field("samples", description="see docs/validation.md")
+    expectation: str = Field(description="name of a Great Expectations class, or of one of ours, without `Expect`")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="what the expectation takes")
+    severity: Literal["critical", "warning"] = Field("critical", description="critical: a training is refused")
+
+
+class Suite(Record):
+    """The expectations that a snapshot must meet, by their codes."""
+
+    rules: dict[Annotated[str, Field(pattern=r"^[A-Z]+[0-9]{3}$")], Rule] = Field(
+        min_length=1, description="by code; codes of your own need a prefix of their own, such as FARM001"
+    )
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of all rules, whatever their order."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_suite(name: str = SUITE) -> Suite:
+    """The checked suite of conf/suite/NAME.yaml.
+
+    Raises:
+        ConfigError: CONF001 there is no such file, CONF002 it is not YAML or has a code twice, CONF003 a field.
+    """
+    return check(Suite, OmegaConf.to_container(_read("suite", name), resolve=True), f"conf/suite/{name}.yaml")
+
+
 class Config(Record):
     """One experiment, whole."""
 
@@ -225,6 +304,7 @@ class Config(Record):
     guidance: GuidanceConfig = GuidanceConfig()  # pyright: ignore[reportCallIssue]
     compute: ComputeConfig
     gate: GateConfig
+    suite: Suite = Field(default_factory=load_suite)
 
     @property
     def registered_model(self) -> str:
@@ -242,6 +322,9 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
     def loosened(annotation: Any) -> Any:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return _optional(annotation)
+        if get_origin(annotation) is dict:
+            key, value = get_args(annotation)
+            return dict[key, loosened(value)]
         return annotation
 
     fields: dict[str, Any] = {
@@ -301,7 +384,7 @@ def _experiment(name: str, above: tuple[str, ...] = ()) -> DictConfig:
         raise ConfigError("CONF003", f"experiments {', '.join(above)} are based on each other.", "Mend their base.")
     read = _read("experiment", name)
     base = read.pop("base", None)
-    settings = _experiment(base, (*above, name)) if base else OmegaConf.create({})
+    settings = _experiment(base, (*above, name)) if base else OmegaConf.create({"suite": _read("suite", SUITE)})
     settings["name"] = name
     for key, value in read.items():
         partial = OmegaConf.is_dict(value) and "use" not in value
@@ -328,7 +411,7 @@ def _fault(model: type[BaseModel], location: tuple[int | str, ...], message: str
     part: Any = model
     for step in location[:-1]:
         field = part.model_fields.get(str(step)) if isinstance(part, type) and issubclass(part, BaseModel) else None
-        part = field.annotation if field else None
+        part = field.annotation if field else part  # a place in a list, or a key of a mapping
         part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), part)
     if isinstance(part, type) and issubclass(part, BaseModel):
         known = list(part.model_fields)

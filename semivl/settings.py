@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr | None = None
     mlflow_uri: str | None = Field(None, description="MLflow tracking server")
     prefect_api_url: str | None = Field(None, description="Prefect API, ending in /api")
+    s3_connect_timeout: float = Field(5, gt=0, description="seconds for a connection to S3 to come about")
+    s3_read_timeout: float = Field(15, gt=0, description="seconds of silence after which a connection is given up")
+    s3_patience: float = Field(30, gt=0, description="seconds without progress for which faults of S3 are borne")
 
     @field_validator("s3_endpoint", "mlflow_uri", "prefect_api_url", mode="before")
     @classmethod

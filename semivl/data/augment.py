@@ -59,7 +59,9 @@ def _rounded(length: float) -> int:
 
 def crop_image(image: Pixels, crop: Crop) -> Pixels:
     """(side, side, 3); black where the scaled image does not reach."""
-    return _cut(image, crop, _resized if crop.antialias else _sampled, 0)
+    # enlarging needs no low-pass: both ways are then the same interpolation, and this one is twice as fast
+    enlarged = crop.height >= image.shape[0] and crop.width >= image.shape[1]
+    return _cut(image, crop, _resized if crop.antialias or enlarged else _sampled, 0)
 
 
 def crop_mask(mask: Pixels, crop: Crop) -> Pixels:
@@ -79,8 +81,10 @@ def _cut(pixels: Pixels, crop: Crop, resize: Resize, fill: int) -> Pixels:
     down, across = pixels.shape[0] / crop.height, pixels.shape[1] / crop.width
     box = (crop.left * across, crop.top * down, (crop.left + width) * across, (crop.top + height) * down)
     box = (box[0], box[1], min(box[2], pixels.shape[1]), min(box[3], pixels.shape[0]))
-    cut = np.full((crop.side, crop.side, *pixels.shape[2:]), fill, np.uint8)
-    cut[:height, :width] = np.asarray(resize(Image.fromarray(pixels), (width, height), box))
+    cut = np.asarray(resize(Image.fromarray(pixels), (width, height), box))
+    if cut.shape[:2] != (crop.side, crop.side):
+        smaller, cut = cut, np.full((crop.side, crop.side, *pixels.shape[2:]), fill, np.uint8)
+        cut[:height, :width] = smaller
     return cut[:, ::-1] if crop.mirrored else cut
 
 

@@ -23,6 +23,7 @@ from semivl.data.sample import Row, Source
 from semivl.data.shards import ShardEntry, shard_key, write_shard
 from semivl.data.snapshot import Manifest, Snapshot
 from semivl.data.store import Store, open_store
+from semivl.data.tables import index_table
 from semivl.errors import DataError
 from semivl.settings import home
 
@@ -86,7 +87,7 @@ def commit(config: DataConfig, classes: Classes, results: list[ShardResult]) -> 
         open_store(),
         config,
         classes,
-        rows=[row for r in results for row in r.rows],
+        tables=[index_table(r.rows) for r in results],
         shards=[r.entry for r in results if r.entry],
         quarantined=[q for r in results for q in r.quarantined],
     )

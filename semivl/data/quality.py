@@ -1,23 +1,31 @@
-"""Validation: a Great Expectations suite over a snapshot's index, and what it found.
+"""Validation: a suite of expectations over a snapshot's index, and what it found.
 
-The checks at ingest look at one file; this looks at the whole. Its pages (Data Docs) and its result lie
-beside the snapshot, and a training asks for it before it starts: a snapshot that failed is not learned from.
+The checks at ingest look at one file; this looks at the whole. Its pages (Data Docs) and its result lie beside the
+snapshot, and a training asks for it before it starts: a snapshot that failed is not learned from. A suite that was
+edited since means validating again.
 """
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semivl.config import Record
-from semivl.data.rules import Rule, class_rules, class_table, sample_rules, sample_table
-from semivl.data.snapshot import Snapshot
+import numpy as np
+from pydantic import Field
+
+from semivl.config import Classes, Record, Rule, Suite, load_suite
+from semivl.data.data_docs import Facts, remedies, write_pages
+from semivl.data.quality_pairs import find_alike
+from semivl.data.quality_summary import left_out, summary
+from semivl.data.quality_tables import class_table, sample_table
+from semivl.data.rules import Outcome, require_usable, run_rules, takes
+from semivl.data.snapshot import Snapshot, read
 from semivl.data.store import Store
-from semivl.errors import DataError
+from semivl.errors import DataError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_GONE = {"DATA202", "DATA203", "STORE003"}
 
 
 class Validation(Record):
@@ -35,28 +43,46 @@ class Validation(Record):
     docs: str
     """S3 key of the Data Docs' first page"""
     pages: dict[str, str]
-    """S3 key of each suite's result page; `Store.link` gives an address for a browser"""
+    """S3 key of each page; `Store.link` gives an address for a browser"""
+    suite: str = ""
+    """digest of the suite; empty in validations of before 0.2, which are made again"""
+    summary: tuple[str, ...] = ()
+    """what the snapshot holds and what changed since its parent, in sentences"""
+    remedies: dict[str, str] = Field(default_factory=dict)
+    """what to do, by the code of what was not met"""
+    not_compared: tuple[str, ...] = ()
+    """expectations that had nothing to look at, such as no parent, and so count as met; in words"""
 
 
-def validate(store: Store, snapshot: Snapshot) -> Validation:
-    """Runs the suite, puts the Data Docs and the result into the store, and gives the result."""
-    manifest = snapshot.manifest
-    prefix = f"datasets/{manifest.dataset}/docs/{manifest.version}/"
+def validate(store: Store, snapshot: Snapshot, suite: Suite | None = None) -> Validation:
+    """Runs the suite (conf/suite/samples.yaml where None), puts the Data Docs and the result into the store.
+
+    Raises:
+        ConfigError: CONF003 the suite has a rule that cannot be run; nothing was looked at.
+    """
+    suite = suite or load_suite()
+    require_usable(suite)
+    facts = _facts(store, snapshot, suite)
+    prefix = f"datasets/{snapshot.manifest.dataset}/docs/{snapshot.manifest.version}/"
     with tempfile.TemporaryDirectory() as folder:
-        faults, checked = _run_suites(snapshot, Path(folder))
+        pages = write_pages(Path(folder), facts, store)
         _put_folder(store, Path(folder), prefix)
-        pages = {page.parts[1]: f"{prefix}{page}" for page in _result_pages(Path(folder))}
+    unmet = {severity: tuple(str(o) for o in facts.unmet(severity)) for severity in ("critical", "warning")}
     result = Validation(
-        dataset=manifest.dataset,
-        version=manifest.version,
-        success=not any(rule.severity == "critical" for rule, _ in faults),
-        failed=tuple(words for rule, words in faults if rule.severity == "critical"),
-        warnings=tuple(words for rule, words in faults if rule.severity == "warning"),
-        checked=checked,
+        dataset=snapshot.manifest.dataset,
+        version=snapshot.manifest.version,
+        success=not unmet["critical"],
+        failed=unmet["critical"],
+        warnings=unmet["warning"],
+        checked=len(facts.outcomes),
         docs=f"{prefix}index.html",
-        pages=pages,
+        pages={name: prefix + page for name, page in pages.items()},
+        suite=suite.digest,
+        summary=facts.summary,
+        remedies=remedies(outcome.code for outcome in facts.outcomes if not outcome.met),
+        not_compared=tuple(str(outcome) for outcome in facts.outcomes if not outcome.compared),
     )
-    store.put(_key(manifest.dataset, manifest.version), result.model_dump_json(indent=1).encode())
+    store.put(_key(result.dataset, result.version), result.model_dump_json(indent=1).encode())
     return result
 
 
@@ -66,17 +92,20 @@ def validation_of(store: Store, dataset: str, version: str) -> Validation | None
     return Validation.model_validate_json(found[0]) if found else None
 
 
-def require_valid(store: Store, snapshot: Snapshot) -> Validation:
-    """The snapshot's validation, which it passed.
+def require_valid(store: Store, snapshot: Snapshot, suite: Suite | None = None) -> Validation:
+    """The snapshot's validation by the suite, which it passed.
 
     Raises:
-        DataError: DATA301 it was not validated, DATA302 it failed.
+        DataError: DATA301 it was not validated, DATA302 it failed, DATA303 another suite was run, or this one before
+            it was edited.
     """
     manifest = snapshot.manifest
     named = f"snapshot {manifest.version} of {manifest.dataset}"
     found = validation_of(store, manifest.dataset, manifest.version)
     if found is None:
         raise DataError("DATA301", f"{named} was not validated.", "Run semivl-validate.")
+    if suite and found.suite != suite.digest:
+        raise DataError("DATA303", f"{named} was validated by another suite than today's.", "Run semivl-validate.")
     if not found.success:
         raise DataError(
             "DATA302",
@@ -90,84 +119,62 @@ def _key(dataset: str, version: str) -> str:
     return f"datasets/{dataset}/validations/{version}.json"
 
 
-def _run_suites(snapshot: Snapshot, folder: Path) -> tuple[list[tuple[Rule, str]], int]:
-    """The rules that were not met, in words, and how many were looked at; the pages go to `folder`."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    for site in list(context.get_site_names()):
-        context.delete_data_docs_site(site)
-    context.add_data_docs_site(
-        "pages",
-        {
-            "class_name": "SiteBuilder",
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        },
+def _facts(store: Store, snapshot: Snapshot, suite: Suite) -> Facts:
+    """All that the pages and the result are made of."""
+    parent = _parent(store, snapshot)
+    distances = [rule.arguments.get("max_distance", 0) for rule in suite.rules.values() if rule.table == "pairs"]
+    alike = find_alike(snapshot, max(distances, default=-1))
+    tables = {"samples": sample_table(snapshot), "classes": class_table(snapshot, parent), "pairs": alike.table}
+    refused = left_out(store, snapshot.manifest)
+    return Facts(
+        manifest=snapshot.manifest,
+        suite=suite,
+        outcomes=_outcomes(suite, tables, snapshot, parent),
+        summary=summary(snapshot, parent, tables["classes"], alike, refused),
+        alike=alike,
+        left_out=refused,
+        index=snapshot.index,
     )
-    suites = {
-        "samples": (sample_table(snapshot), sample_rules(len(snapshot.manifest.classes))),
-        "classes": (class_table(snapshot), class_rules()),
-    }
-    source = context.data_sources.add_pandas(snapshot.manifest.dataset)
-    faults = [
-        fault for name, (table, rules) in suites.items() for fault in _run_suite(context, source, name, table, rules)
-    ]
-    context.build_data_docs(site_names=["pages"])
-    return faults, sum(len(rules) for _, rules in suites.values())
 
 
-def _result_pages(folder: Path) -> list[Path]:
-    """The pages validations/SUITE/.../*.html, relative to the folder of the Data Docs."""
-    return sorted(page.relative_to(folder) for page in (folder / "validations").rglob("*.html"))
+def _outcomes(
+    suite: Suite, tables: "dict[str, pd.DataFrame]", snapshot: Snapshot, parent: Snapshot | None
+) -> tuple[Outcome, ...]:
+    """The outcomes in the order of the suite."""
+    before = sample_table(parent) if parent else None
+    found: dict[str, Outcome] = {}
+    for name, table in tables.items():
+        rules = {code: rule for code, rule in suite.rules.items() if rule.table == name}
+        given = {code: _given(rule, snapshot.manifest.classes, before) for code, rule in rules.items()}
+        found |= run_rules(rules, table, given) if rules else {}
+    return tuple(found[code] for code in suite.rules)
 
 
-def _run_suite(
-    context: Any, source: Any, name: str, table: "pd.DataFrame", rules: list[Rule]
-) -> Iterator[tuple[Rule, str]]:
-    import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
+def _given(rule: Rule, classes: Classes, before: "pd.DataFrame | None") -> dict[str, Any]:
+    """The arguments of our expectations that come from the snapshots."""
+    import pandas as pd
 
-    batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("whole")
-    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[_expectation(rule) for rule in rules]))
-    definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
-    pages: Any = UpdateDataDocsAction(name="pages", site_names=["pages"])
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(
-            name=name,
-            validation_definitions=[context.validation_definitions.add(definition)],
-            actions=[pages],
-            result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["name"]},
-        )
-    )
-    by_code = {rule.code: rule for rule in rules}
-    for outcome in checkpoint.run(batch_parameters={"dataframe": table}).run_results.values():
-        for result in outcome.results:
-            if not result.success:
-                rule = by_code[result.expectation_config.meta["code"]]
-                yield rule, _words(rule, result)
+    from semivl.data.expectations import quantiles
+
+    given: dict[str, Any] = {}
+    if takes(rule, "phrases"):
+        given["phrases"] = sorted({phrase for c in classes.classes for phrase in (c.name, *c.definitions)})
+    if takes(rule, "parent_quantiles") and before is not None:
+        values = pd.Series(pd.to_numeric(before[rule.arguments["column"]], errors="coerce"))
+        given["parent_quantiles"] = quantiles(np.asarray(values, float))
+    return given
 
 
-def _expectation(rule: Rule) -> Any:
-    import great_expectations.expectations as gxe
-
-    kind: Callable[..., Any] = getattr(gxe, f"Expect{rule.expectation}")
-    described = f"{rule.code} {rule.demand}"
-    return kind(**rule.arguments, severity=rule.severity, description=described, meta={"code": rule.code})
-
-
-def _words(rule: Rule, result: Any) -> str:
-    if (result.exception_info or {}).get("raised_exception"):
-        return f"{rule.code} {rule.demand}: could not be checked"
-    found = result.result
-    if "unexpected_count" not in found:
-        return f"{rule.code} {rule.demand}: there is none"
-    names = ", ".join(str(place["name"]) for place in found.get("partial_unexpected_index_list") or ())
-    return f"{rule.code} {rule.demand}: not so for {found['unexpected_count']} ({names})"
+def _parent(store: Store, snapshot: Snapshot) -> Snapshot | None:
+    """The snapshot that this one grew from; None for the first, and where it is no longer kept."""
+    if snapshot.manifest.parent is None:
+        return None
+    try:
+        return read(store, snapshot.manifest.dataset, snapshot.manifest.parent)
+    except (DataError, StoreError) as error:
+        if error.code not in _GONE:
+            raise
+        return None
 
 
 def _put_folder(store: Store, folder: Path, prefix: str) -> None:

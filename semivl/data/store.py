@@ -3,53 +3,53 @@
 What may be written once is written with If-None-Match, what moves is moved with If-Match: S3 itself decides
 who was first, so any number of writers may run at once. A Store may be pickled and may cross a fork: every
 process makes its own client.
+
+Connections break, servers stumble and bits flip. What may pass is tried again until `s3_patience` seconds went by
+without progress: a request that failed, and a body that broke off, which goes on where it stopped. Every put carries
+a checksum that S3 compares with what arrives, and the SHA-256 as metadata, which every get of a whole object compares
+with what it got. Not compared are parts of objects, objects that others put, and listings, for which S3 has no
+checksum: what reads those compares by itself, or uses https.
 """
 
-import mimetypes
-import os
-import tempfile
+import io
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
+from semivl.data.store_errors import RequestError, absent
+from semivl.data.store_requests import MOVES, Requests
+from semivl.data.transfer import Incoming, Outgoing, kept_part
 from semivl.errors import StoreError
 from semivl.settings import Settings, settings
 
-_REFUSED = {
-    "403", "AccessDenied", "ExpiredToken", "Forbidden", "InvalidAccessKeyId", "InvalidToken",
-    "SignatureDoesNotMatch", "TokenRefreshRequired",
-}  # fmt: skip
-_ABSENT = {"404", "NoSuchKey", "NotFound"}
-_LOST_RACE = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-_HERE_ALREADY = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
-_CHUNK = 1 << 20
-_Passed = list[str]
+_MOST_MOVES = 64
+"""that an object remembers, of the 2 KB that S3 gives to metadata"""
 
 
-class Store:
+@dataclass(frozen=True)
+class Listed:
+    """An object in a listing."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Requests):
     """A bucket. Every method raises StoreError: STORE001 not reachable, STORE002 credentials refused,
-    STORE003 no such object, STORE004 no such bucket, STORE005 the server refused for another reason."""
+    STORE003 no such object, STORE004 no such bucket, STORE005 the server refused for another reason,
+    STORE006 the server keeps failing, STORE007 an object is damaged."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.bucket = settings.s3_bucket
-        self._clients: dict[int, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_clients": {}}
-
-    @property
-    def client(self) -> Any:
-        """This process' boto3 client."""
-        if os.getpid() not in self._clients:
-            self._clients = {os.getpid(): _client(self.settings)}
-        return self._clients[os.getpid()]
+    def of(self, bucket: str) -> "Store":
+        """Another bucket of the same S3, whether it is there or not."""
+        other = Store(self.settings.model_copy(update={"s3_bucket": bucket}))
+        other._clients = self._clients
+        return other
 
     def address(self, key: str) -> str:
-        return f"s3://{self.bucket}/{key}"
+        return str(self._place(key))
 
     def link(self, page: str) -> str:
         """An address that a browser opens an HTML object with, signed for a week, S3's longest."""
@@ -58,146 +58,141 @@ class Store:
 
     def ensure_bucket(self) -> None:
         """Makes the bucket where it is not there."""
-        with self._faults("", pass_on=_ABSENT) as fault:
-            self.client.head_bucket(Bucket=self.bucket)
-        if not fault:
+        if self._has_bucket():
             return
         region = self.settings.s3_region
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with self._faults("", pass_on=_HERE_ALREADY):
-            self.client.create_bucket(Bucket=self.bucket, **place)
+        try:
+            self._ask("create_bucket", "", **place)
+        except StoreError:  # somebody else may have made it, or we have and never heard
+            if not self._has_bucket():
+                raise
 
     def get(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
-        """The object's bytes, or `length` of them from `start`."""
-        part = {}
-        if start is not None or length is not None:
-            first = start or 0
-            part = {"Range": f"bytes={first}-{'' if length is None else first + length - 1}"}
-        with self._faults(key):
-            return self.client.get_object(Bucket=self.bucket, Key=key, **part)["Body"].read()
-        raise AssertionError  # _faults raised
+        """The object's bytes, or `length` of them from `start`, which nothing is compared with."""
+        file, first = io.BytesIO(), start or 0
+        if length == 0:
+            return b""
+        if start is None and length is None:
+            self._read_whole(Incoming(file, self._place(key)))
+        else:
+            self._read(Incoming(file, self._place(key), first), None if length is None else first + length - 1)
+        return file.getvalue()
 
     def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
         """The object's bytes and its ETag, for `put_if_match`; None where there is no such object."""
-        with self._faults(key, pass_on=_ABSENT):
-            answer = self.client.get_object(Bucket=self.bucket, Key=key)
-            return answer["Body"].read(), answer["ETag"]
-        return None
-
-    def download(self, key: str, path: Path) -> None:
-        """The object as a file, which appears whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        file = io.BytesIO()
+        incoming = Incoming(file, self._place(key))
         try:
-            with self._faults(key), os.fdopen(handle, "wb") as file:
-                for chunk in self.client.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(_CHUNK):
-                    file.write(chunk)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+            self._read_whole(incoming)
+        except StoreError as error:
+            if error.code != "STORE003":
+                raise
+            return None
+        assert incoming.version
+        return file.getvalue(), incoming.version.etag
+
+    def download(self, key: str, path: Path) -> str:
+        """The object as a file, which appears whole or not at all; its SHA-256.
+
+        What has come lies in a `.part` file beside it, which the next call continues, of this process or another,
+        where the object is still the same. Nothing is flushed to the disk: after a loss of power the file may be
+        damaged, so who keeps it compares its hash.
+        """
+        place = self._place(key)
+        while True:
+            version = self._version(key)
+            if version is None:
+                raise absent(place)
+            with kept_part(path, version.etag) as (file, part):
+                incoming = Incoming(file, place, version=version)
+                try:
+                    sha256 = self._read_whole(incoming) or incoming.sha256()
+                except RequestError:  # the object was replaced meanwhile
+                    incoming.restart()
+                    continue
+                part.replace(path)
+                return sha256
 
     def put(self, key: str, body: bytes | Path) -> None:
-        """Writes the object, over one of that name where there is one."""
-        self._put(key, body, {}, frozenset())
+        """Writes the object, over one of that name where there is one; STORE009 where it is above 5 GiB."""
+        outgoing = Outgoing(body, self._place(key))
+        self._persist(lambda: self._put(key, outgoing, {}, ()))
 
     def put_if_absent(self, key: str, body: bytes | Path) -> bool:
-        """Writes the object unless one of that name is there; says whether it did."""
-        if isinstance(body, Path) and self.exists(key):
-            return False  # saves the upload; the condition below is what decides
-        return self._put(key, body, {"IfNoneMatch": "*"}, _LOST_RACE)
+        """Writes the object unless one of that name is there; says whether it did, as `put_if_match`."""
+        return self._put_if(key, body, None)
 
-    def put_if_match(self, key: str, body: bytes, etag: str | None) -> bool:
-        """Writes the object if it still has that ETag (None: is still absent); says whether it did."""
-        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        return self._put(key, body, condition, _LOST_RACE if etag is None else _LOST_RACE | _ABSENT)
+    def put_if_match(self, key: str, body: bytes | Path, etag: str | None) -> bool:
+        """Writes the object if it still has that ETag (None: is still absent); says whether it did.
+
+        True: these bytes were the object's, if only for a moment; False: they never were. That holds when S3's answer
+        is lost, too, after which a second try may find its own bytes in its way. Equal bytes do not tell whose they
+        are, since two writers may write the same; so every call has a token, and an object carries the tokens of the
+        moves that led to it. After any failure the object is read: it has our token where we won, even if others have
+        moved it on since (64 times at most, then a win may pass for a loss); else it has another ETag where we lost;
+        else nothing has happened yet, and the next try is as good as the first. A request that was given up may
+        still arrive late: its condition holds for one of the tries alone, as no try is made over its own win.
+
+        An ETag is a hash of the bytes: bytes that come back bring it back, and the condition holds again. What must
+        tell one state from an earlier one needs something in its bytes that does not come back.
+        """
+        return self._put_if(key, body, etag)
 
     def exists(self, key: str) -> bool:
-        return self.size(key) is not None
+        return self._version(key) is not None
 
     def size(self, key: str) -> int | None:
         """Bytes of the object; None where there is none."""
-        with self._faults(key, pass_on=_ABSENT):
-            return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
-        return None
+        version = self._version(key)
+        return None if version is None else version.size
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in S3's order."""
-        with self._faults(prefix):
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                yield from (item["Key"] for item in page.get("Contents", ()))
+        return (item.key for item in self.listed(prefix))
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        """The objects whose keys begin with `prefix`, in S3's order, asked for in pages of a thousand."""
+        begin = {}
+        while True:
+            page = self._ask("list_objects_v2", prefix, Prefix=prefix, **begin)
+            for item in page.get("Contents", ()):
+                yield Listed(item["Key"], item["Size"], item["ETag"])
+            if not page["IsTruncated"]:
+                return
+            begin = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, key: str) -> None:
         """Removes the object; none of that name is as well."""
-        with self._faults(key, pass_on=_ABSENT):
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+        self._ask("delete_object", key, Key=key)
 
-    def _put(self, key: str, body: bytes | Path, condition: dict[str, str], lost: set[str] | frozenset[str]) -> bool:
-        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"  # so that a browser shows a page
-        named = {"Bucket": self.bucket, "Key": key, "ContentType": kind} | condition
-        with self._faults(key, pass_on=lost) as fault:
-            if isinstance(body, Path):
-                with body.open("rb") as file:
-                    self.client.put_object(Body=file, **named)
-            else:
-                self.client.put_object(Body=body, **named)
-        return not fault
-
-    @contextmanager
-    def _faults(self, key: str, pass_on: set[str] | frozenset[str] = frozenset()) -> Iterator[_Passed]:
-        """Turns botocore's exceptions into StoreErrors; those in `pass_on` are collected."""
-        from botocore.exceptions import (
-            BotoCoreError,
-            ClientError,
-            NoCredentialsError,
-            PartialCredentialsError,
-        )
-
-        passed: _Passed = []
+    def _has_bucket(self) -> bool:
         try:
-            yield passed
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code"))
-            if code not in pass_on:
-                raise self._refusal(key, code, error) from None
-            passed.append(code)
-        except (NoCredentialsError, PartialCredentialsError):
-            raise self._no_credentials("there are none") from None
-        except (BotoCoreError, ValueError) as error:
-            raise StoreError(
-                "STORE001",
-                f"S3 cannot be reached at {self._endpoint} ({' '.join(str(error).split())}).",
-                "Start the embedded services with `semivl up`, or mend SEMIVL_S3_ENDPOINT.",
-            ) from None
+            self._ask("head_bucket", "")
+        except StoreError as error:
+            if error.code != "STORE004":
+                raise
+            return False
+        return True
 
-    def _refusal(self, key: str, code: str, error: Exception) -> StoreError:
-        if code in _REFUSED:
-            return self._no_credentials(code)
-        if code == "NoSuchBucket" or (not key and code in _ABSENT):
-            return StoreError(
-                "STORE004", f"there is no bucket {self.bucket} at {self._endpoint}.", "Mend SEMIVL_S3_BUCKET."
-            )
-        if code in _ABSENT:
-            return StoreError(
-                "STORE003",
-                f"there is no {self.address(key)}.",
-                "Run the stage that writes it, or mend the name.",
-            )
-        return StoreError(
-            "STORE005",
-            f"S3 refused {self.address(key)}: {error}.",
-            "Look at the log of the S3 server; try again.",
-        )
-
-    def _no_credentials(self, why: str) -> StoreError:
-        return StoreError(
-            "STORE002",
-            f"S3 at {self._endpoint} refuses the credentials ({why}).",
-            "Run `semivl up`, or mend SEMIVL_S3_ACCESS_KEY and SEMIVL_S3_SECRET_KEY.",
-        )
-
-    @property
-    def _endpoint(self) -> str:
-        return self.settings.s3_endpoint or f"AWS ({self.settings.s3_region}; SEMIVL_S3_ENDPOINT is not set)"
+    def _put_if(self, key: str, body: bytes | Path, etag: str | None) -> bool:
+        outgoing, token, patience = Outgoing(body, self._place(key)), uuid.uuid4().hex[:16], self._patience()
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        known = etag is None and isinstance(body, bytes)  # else a look saves the upload, or tells the moves
+        found, fault = None if known else self._version(key), None
+        while True:
+            moves = found.metadata.get(MOVES, "").split(",") if found else ()
+            if token in moves:
+                return True
+            if (found.etag if found else None) != etag:
+                return False
+            if fault:
+                patience.bear(fault)
+            try:
+                return self._put(key, outgoing, condition, (*filter(None, moves[1 - _MOST_MOVES :]), token))
+            except RequestError as error:
+                fault = error
+            found = self._version(key)
 
 
 def open_store() -> Store:
@@ -210,32 +205,3 @@ def _opened(chosen: Settings) -> Store:
     store = Store(chosen)
     store.ensure_bucket()
     return store
-
-
-def _client(chosen: Settings) -> Any:
-    from boto3.session import Session
-    from botocore.config import Config
-
-    access, secret = chosen.s3_access_key, chosen.s3_secret_key
-    return Session().client(
-        "s3",
-        endpoint_url=chosen.s3_endpoint,
-        region_name=chosen.s3_region,
-        aws_access_key_id=access.get_secret_value() if access else None,
-        aws_secret_access_key=secret.get_secret_value() if secret else None,
-        config=Config(
-            connect_timeout=2,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 3},
-            max_pool_connections=16,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"} if chosen.s3_endpoint else None,
-            proxies={} if _on_this_machine(chosen.s3_endpoint) else None,  # else the environment's proxy
-        ),
-    )
-
-
-def _on_this_machine(endpoint: str | None) -> bool:
-    host = urlsplit(endpoint or "").hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

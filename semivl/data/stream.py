@@ -1,11 +1,17 @@
-"""From a snapshot to batches: an exact permutation every epoch, resumed by arithmetic.
+"""From a snapshot to batches: an exact permutation every epoch, resumed by arithmetic, shared out to any ranks.
 
 Step `s` of a training always holds the same crops of the same samples, whatever came before: the position in the
 endless sequence of permutations follows from `s`, and every random draw from (seed, s). Resuming is starting at
 another number. The n-th sample of the sequence belongs to epoch n // size, and each epoch holds each sample once.
+
+`train.batch` is the batch of all ranks together, and each decodes its own slice of it. The crops are drawn for the
+whole batch, from the sizes that the index knows, so a training goes on on another number of ranks with the very
+samples and crops that it would have had. A step takes as many labelled samples as unlabelled ones; both sequences
+have epochs of their own length, so the shorter set comes round more often.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +22,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from semivl.config import IGNORE, TrainConfig
-from semivl.data.augment import Pixels, crop_image, crop_mask, draw_crop, outside
+from semivl.data.augment import Crop, Pixels, crop_image, crop_mask, draw_crop, outside
 from semivl.data.cache import ShardCache, read_sample
-from semivl.data.checks import decode_image, decode_mask
+from semivl.data.decode import decode_image, decode_mask
+from semivl.data.prefetch import FetchAhead
 from semivl.data.sample import Row
 from semivl.errors import DataError
+
+_QUICKLY_DRAWN = 10_000
+_PREFETCHED = 4
+"""batches that each worker process makes ahead"""
 
 
 @dataclass(frozen=True)
@@ -67,16 +78,40 @@ class Batches:
         return Batches(moved(self.labelled), moved(self.unlabelled), moved(self.partner))  # pyright: ignore
 
 
-@lru_cache(maxsize=4)
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: each of 0 .. size-1 once."""
+    # a small set is drawn anew: its many epochs would drive a large one's order out of what is kept
+    return _drawn(size, seed, epoch) if size < _QUICKLY_DRAWN else _kept(size, seed, epoch)
+
+
+def _drawn(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
-def positions(step: int, batch: int, size: int, seed: int, rank: int = 0, world: int = 1) -> list[int]:
-    """The samples of one rank's batch at a step; the ranks' batches together are the next of the sequence."""
-    first = (step * world + rank) * batch
-    return [int(permutation(size, seed, n // size)[n % size]) for n in range(first, first + batch)]
+_kept = lru_cache(maxsize=4)(_drawn)
+
+
+def positions(step: int, batch: int, size: int, seed: int) -> list[int]:
+    """The samples of a step's batch, that of all ranks: the next `batch` of the endless sequence."""
+    found: list[int] = []
+    while len(found) < batch:
+        epoch, place = divmod(step * batch + len(found), size)
+        found += permutation(size, seed, epoch)[place : place + batch - len(found)].tolist()
+    return found
+
+
+def share(batch: int, rank: int, world: int) -> slice:
+    """The part of a batch that a rank takes.
+
+    Raises:
+        DataError: DATA230, the ranks cannot have equal parts.
+    """
+    if batch % world:
+        what = f"train.batch is {batch}, which {world} ranks cannot share equally."
+        nearest = max(world, batch // world * world)
+        raise DataError("DATA230", what, f"Train on a number of ranks that divides it, or set it to {nearest}.")
+    each = batch // world
+    return slice(rank * each, (rank + 1) * each)
 
 
 @dataclass(frozen=True)
@@ -106,7 +141,7 @@ class LabelMaps:
 
 
 class Steps(Dataset[Batches]):
-    """The batches of a training by step number."""
+    """The batches of a training by step number, as one rank gets them."""
 
     def __init__(
         self,
@@ -116,53 +151,88 @@ class Steps(Dataset[Batches]):
         config: TrainConfig,
         partner: bool = True,
         maps: LabelMaps | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """`partner`: with other crops of the same unlabelled photos; `maps`: with what they say of the photos."""
+        """`partner`: with other crops of the same unlabelled photos; `maps`: with what they say of the photos.
+
+        Raises:
+            DataError: DATA230, the `world` ranks cannot share `train.batch` equally.
+        """
         self.cache, self.labelled, self.unlabelled, self.config = cache, labelled, unlabelled, config
         self.partner, self.maps = partner, maps
+        self.own = share(config.batch, rank, world)
 
     def __getitem__(self, step: int) -> Batches:
-        c = self.config
-        chosen = [self.labelled[i] for i in positions(step, c.batch, len(self.labelled), c.seed)]
-        labelled = self._labelled(chosen, np.random.default_rng((c.seed, step, 0)))
-        if not self.unlabelled:
-            return Batches(labelled)
-        chosen = [self.unlabelled[i] for i in positions(step, c.batch, len(self.unlabelled), c.seed)]
-        images = [decode_image(read_sample(self.cache, row)[0]) for row in chosen]
-        hints = [self.maps.read(row) for row in chosen] if self.maps else None
-        views = (1, 2) if self.partner else (1,)
-        return Batches(
-            labelled, *(self._unlabelled(images, hints, np.random.default_rng((c.seed, step, v))) for v in views)
-        )
+        return Batches(self._labelled(step), *self.views(step))
 
-    def _labelled(self, rows: Sequence[Row], random: np.random.Generator) -> Labelled:
+    def views(self, step: int) -> list[Unlabelled]:
+        """The unlabelled photos of a step, and other crops of them for the partner; none without unlabelled rows."""
+        if not len(self.unlabelled):
+            return []
+        rows, views = self._drawn(self.unlabelled, step, (1, 2) if self.partner else (1,))
+        images = [decode_image(read_sample(self.cache, row)[0]) for row in rows]
+        hints = [self.maps.read(row) for row in rows] if self.maps else None
+        return [_unlabelled(images, hints, crops) for crops in views]
+
+    def shards(self, step: int) -> Iterator[str]:
+        """The shards that a step reads, in its order."""
+        for rows in (self.labelled, self.unlabelled):
+            if len(rows):
+                yield from (rows[place].shard for place in self._positions(rows, step)[self.own])
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps after which every sample came once, of the labelled and of the unlabelled ones."""
+        return -(-max(len(self.labelled), len(self.unlabelled)) // self.config.batch)
+
+    def _positions(self, rows: Sequence[Row], step: int) -> list[int]:
+        return positions(step, self.config.batch, len(rows), self.config.seed)
+
+    def _drawn(self, rows: Sequence[Row], step: int, views: Sequence[int]) -> tuple[list[Row], list[list[Crop]]]:
+        """The rank's samples of a step, and a crop of each for every view."""
+        chosen = [rows[place] for place in self._positions(rows, step)]
+        crops = []
+        for view in views:
+            random = np.random.default_rng((self.config.seed, step, view))
+            crops.append([draw_crop(row.height, row.width, self.config, random) for row in chosen][self.own])
+        return chosen[self.own], crops
+
+    def _labelled(self, step: int) -> Labelled:
+        rows, [crops] = self._drawn(self.labelled, step, (0,))
         images, masks = [], []
-        for row in rows:
+        for row, crop in zip(rows, crops, strict=True):
             image, mask = read_sample(self.cache, row)
             assert mask is not None
-            pixels = decode_image(image)
-            crop = draw_crop(pixels.shape[0], pixels.shape[1], self.config, random)
-            images.append(crop_image(pixels, crop))
+            images.append(crop_image(decode_image(image), crop))
             masks.append(crop_mask(decode_mask(mask), crop))
-        return Labelled(_stacked(images), torch.from_numpy(np.stack(masks)).long())
+        return Labelled(_planes(images), torch.from_numpy(np.stack(masks)).long())
 
-    def _unlabelled(
-        self, images: Sequence[Pixels], hints: Sequence[Pixels] | None, random: np.random.Generator
-    ) -> Unlabelled:
-        crops = [draw_crop(image.shape[0], image.shape[1], self.config, random) for image in images]
-        cut = [crop_image(image, crop) for image, crop in zip(images, crops, strict=True)]
-        ignored = torch.from_numpy(np.stack([outside(crop) for crop in crops]))
-        if hints is None:
-            return Unlabelled(_stacked(cut), ignored)
-        cut_hints = [crop_mask(hint, crop) for hint, crop in zip(hints, crops, strict=True)]
-        return Unlabelled(_stacked(cut), ignored, torch.from_numpy(np.stack(cut_hints)).long())
+
+def _unlabelled(images: Sequence[Pixels], hints: Sequence[Pixels] | None, crops: Sequence[Crop]) -> Unlabelled:
+    cut = _planes([crop_image(image, crop) for image, crop in zip(images, crops, strict=True)])
+    ignored = torch.from_numpy(np.stack([outside(crop) for crop in crops]))
+    if hints is None:
+        return Unlabelled(cut, ignored)
+    cut_hints = [crop_mask(hint, crop) for hint, crop in zip(hints, crops, strict=True)]
+    return Unlabelled(cut, ignored, torch.from_numpy(np.stack(cut_hints)).long())
+
+
+def _planes(images: Sequence[Pixels]) -> Tensor:
+    """(B, 3, S, S) of pictures (S, S, 3)."""
+    planes = torch.empty(len(images), 3, *images[0].shape[:2], dtype=torch.uint8)
+    for place, image in zip(planes.numpy(), images, strict=True):
+        place[...] = image.transpose(2, 0, 1)
+    return planes
 
 
 def batches(steps: Steps, start: int, stop: int, workers: int) -> Iterator[Batches]:
-    """The batches of steps `start` to `stop`, decoded ahead by worker processes."""
-    torch_options = {"prefetch_factor": 4, "multiprocessing_context": "forkserver"} if workers else {}
-    return iter(DataLoader(steps, batch_size=None, sampler=range(start, stop), num_workers=workers, **torch_options))  # pyright: ignore
-
-
-def _stacked(images: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    """The batches of steps `start` to `stop`, decoded ahead by worker processes, their shards fetched ahead."""
+    torch_options = {"prefetch_factor": _PREFETCHED, "multiprocessing_context": "forkserver"} if workers else {}
+    loader = DataLoader(steps, batch_size=None, sampler=range(start, stop), num_workers=workers, **torch_options)  # pyright: ignore
+    last = min(stop, start + steps.steps_an_epoch)
+    with closing(FetchAhead(steps.cache, ((step, steps.shards(step)) for step in range(start, last)))) as ahead:
+        ahead.reached(start + workers * _PREFETCHED)
+        for step, batch in enumerate(loader, start):
+            ahead.reached(step + 1 + workers * _PREFETCHED)
+            yield batch

@@ -15,7 +15,9 @@ import yaml
 
 from semivl import __version__
 from semivl.config import Config
+from semivl.data.quality import Validation, validation_of
 from semivl.data.snapshot import Manifest
+from semivl.data.store import open_store
 from semivl.errors import RegistryError
 from semivl.registry.metrics import MetricBuffer
 from semivl.registry.tracking import client, experiment_id
@@ -29,6 +31,8 @@ TRAIN_KEY = "semivl.train_key"
 _SYSTEM_SECONDS = 5
 _PARAM_LENGTH = 6000
 """characters that MLflow takes in a parameter"""
+_NOTE_LENGTH, _SENTENCE_LENGTH = 8000, 300
+"""characters that MLflow takes in a description, and that a sentence of the validation gets in it"""
 
 
 class RunLogger:
@@ -156,7 +160,8 @@ def _describe(run: "Run", config: Config, manifest: Manifest, links: dict[str, s
     missing = {k: v for k, v in parameters(config).items() if k not in run.data.params}
     params = [Param(k, v) for k, v in missing.items()]
     tags = [RunTag(f"semivl.link.{name}", address) for name, address in links.items()]
-    tags.append(RunTag("mlflow.note.content", _note(config, manifest, links)))
+    validation = validation_of(open_store(), manifest.dataset, manifest.version)
+    tags.append(RunTag("mlflow.note.content", _note(config, manifest, links, validation)))
     for first in range(0, max(len(params), 1), 100):
         mlflow.log_batch(run_id, params=params[first : first + 100], tags=tags)
     mlflow.log_inputs(run_id, datasets=[_dataset_input(manifest)])
@@ -180,16 +185,21 @@ def _dataset_input(manifest: Manifest) -> Any:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
 
 
-def _note(config: Config, manifest: Manifest, links: dict[str, str]) -> str:
+def _note(config: Config, manifest: Manifest, links: dict[str, str], validation: Validation | None) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(manifest.counts.items()) if "/" in name)
     lines = [f"`{config.method.name}` on **{manifest.dataset}** snapshot `{manifest.version}` ({counts})", ""]
-    return "\n".join(lines + [f"- [{name.replace('_', ' ')}]({address})" for name, address in links.items()])
+    lines += [f"- [{name.replace('_', ' ')}]({address})" for name, address in links.items()]
+    if validation:
+        lines += ["", f"Validation: {validation.checked} expectations, {len(validation.warnings)} warnings", ""]
+        lines += [f"- {words[:_SENTENCE_LENGTH]}" for words in (*validation.summary, *validation.warnings)]
+    return "\n".join(lines)[:_NOTE_LENGTH]
 
 
 def parameters(config: Config) -> dict[str, str]:
-    """The experiment as flat parameters; the class map by its names, since config.yaml holds it whole."""
-    values = config.model_dump(mode="json", exclude={"classes"})
+    """The experiment as flat parameters; class map and suite in short, since config.yaml holds them whole."""
+    values = config.model_dump(mode="json", exclude={"classes", "suite"})
     flat = _flat(values) | {"classes": ", ".join(config.classes.names), "prompt": config.classes.prompt}
+    flat["suite"] = config.suite.digest
     return {name: value[:_PARAM_LENGTH] for name, value in flat.items()}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from semivl.config import ComputeConfig, Config
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.checks import decode_image
-from semivl.data.sample import Row
+from semivl.data.samples import Samples
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
 from semivl.data.stream import Batches, LabelMaps, Steps, batches
@@ -168,11 +168,10 @@ class Run:
         return self.method.predict(self.model, images.to(self.device))
 
 
-def training_rows(snapshot: Snapshot, method: Method) -> tuple[list[Row], list[Row]]:
+def training_rows(snapshot: Snapshot, method: Method) -> tuple[Samples, Samples]:
     """The labelled rows and, for a method that learns from them, the unlabelled ones."""
-    rows = snapshot.rows(split="train")
-    labelled = [r for r in rows if r.supervision == "mask"]
-    unlabelled = [r for r in rows if r.supervision != "mask" and r.supervision in method.needs]
+    labelled = snapshot.rows("train", "mask")
+    unlabelled = snapshot.rows("train", method.needs - {"mask"})
     dataset = f"{snapshot.manifest.dataset}@{snapshot.manifest.version}"
     if not labelled:
         raise TrainingError("TRAIN001", f"{dataset} has no labelled training image.", "Add masks and ingest again.")
@@ -208,7 +207,7 @@ def chosen_guide(config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = 
     return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
 
 
-def label_maps(config: Config, unlabelled: list[Row]) -> LabelMaps | None:
+def label_maps(config: Config, unlabelled: Samples) -> LabelMaps | None:
     """The label maps that guide, where there are any.
 
     Raises:

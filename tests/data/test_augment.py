@@ -1,13 +1,18 @@
 """The training crop: every way to draw its scale, and the pixels with and without a low-pass."""
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import ks_2samp
 
+from benchmarks import recipe
 from semivl.config import TrainConfig
 from semivl.data.augment import Crop, crop_image, crop_mask, draw_crop
 
@@ -15,6 +20,19 @@ RECORDED = [
     Crop(height=184, width=245, top=60, left=134, side=96, mirrored=False),
     Crop(height=107, width=143, top=0, left=14, side=96, mirrored=False),
     Crop(height=65, width=87, top=0, left=0, side=96, mirrored=False),
+]
+RECIPE, CROPS, LEVEL = recipe.Recipe(crop=64, short_side=64), 2000, 0.001
+GEOMETRY = ("scale", "left", "top", "is mirrored", "padding")
+WRONG_RECIPES = [
+    ("scale", replace(RECIPE, scale=(0.5, 1.8))),
+    ("scale", replace(RECIPE, scale=(0.6, 2.0))),
+    ("padding", replace(RECIPE, short_side=72)),
+    ("is mirrored", replace(RECIPE, mirrored=0.4)),
+]
+WRONG_CROPS: list[tuple[str, Callable[[Crop], Crop]]] = [
+    ("left", lambda crop: replace(crop, left=crop.left * 3 // 4)),
+    ("top", lambda crop: replace(crop, top=crop.top * 3 // 4)),
+    ("is mirrored", lambda crop: replace(crop, mirrored=False)),
 ]
 SIZES = st.tuples(st.integers(20, 900), st.integers(20, 900))
 
@@ -89,3 +107,56 @@ def test_masks_are_sampled_not_mixed_whatever_the_antialias():
     for antialias in (True, False):
         crop = crop_mask(mask, Crop(25, 35, 0, 0, 20, False, antialias))
         assert set(np.unique(crop)) <= {0, 7, 255}
+
+
+def coordinates() -> np.ndarray:
+    """(96, 128, 3) uint8: twice the column, twice the row, and 255, which padding is not."""
+    ys, xs = np.mgrid[:96, :128]
+    return np.stack([2 * xs, 2 * ys, np.full_like(xs, 255)], axis=2).astype(np.uint8)
+
+
+def seen(cut: np.ndarray) -> list[float]:
+    """Of a crop (64, 64, 3) of the coordinates, what GEOMETRY names."""
+    inside = cut[..., 2] > 250
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    across = np.polyfit(columns, cut[rows[0], columns, 0], 1)[0]
+    down = np.polyfit(rows, cut[rows, columns[0], 1], 1)[0]
+    left, top = cut[rows[0], columns, 0].min() / 2, cut[rows, columns[0], 1].min() / 2
+    return [2 / down, left, top, float(across < 0), float((~inside).mean())]
+
+
+def our_geometry(change: Callable[[Crop], Crop] = lambda crop: crop) -> np.ndarray:
+    config, random = TrainConfig(crop=64, short_side=64), np.random.default_rng(0)
+    crops = (change(draw_crop(96, 128, config, random)) for _ in range(CROPS))
+    return np.array([seen(crop_image(coordinates(), crop)) for crop in crops])
+
+
+def their_geometry(chosen: recipe.Recipe) -> np.ndarray:
+    recipe.seed(1)
+    image = Image.fromarray(coordinates())
+    return np.array([seen(np.asarray(chosen.weak(image))) for _ in range(CROPS)])
+
+
+def told_apart(first: np.ndarray, second: np.ndarray) -> list[str]:
+    """What of GEOMETRY is distributed differently."""
+    pairs = zip(GEOMETRY, first.T, second.T, strict=True)
+    return [name for name, one, other in pairs if ks_2samp(one, other, method="asymp").pvalue < LEVEL]
+
+
+@pytest.fixture(scope="module")
+def right() -> tuple[np.ndarray, np.ndarray]:
+    return our_geometry(), their_geometry(RECIPE)
+
+
+def test_crops_are_distributed_as_the_references(right):
+    assert not told_apart(*right)
+
+
+@pytest.mark.parametrize(("by", "wrong"), WRONG_RECIPES)
+def test_another_recipe_for_crops_is_told_apart(right, by, wrong):
+    assert by in told_apart(right[0], their_geometry(wrong))
+
+
+@pytest.mark.parametrize(("by", "wrong"), WRONG_CROPS)
+def test_crops_drawn_otherwise_are_told_apart(right, by, wrong):
+    assert by in told_apart(our_geometry(wrong), right[1])

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,15 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from semivl.data.checks import Checked, Quarantined, check, decode_image, decode_mask
+from semivl.config import DataConfig
+from semivl.data.checks import Checked, Files, Limits, Quarantined, examine
+from semivl.data.decode import decode_image, decode_mask
 from semivl.data.sample import Source
+from semivl.data.source_files import LocalFiles, read_files
 
 MAX = 1_000_000
 ANYTHING = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def run(root, classes, image="a.jpg", mask=None, max_pixels=MAX, split="train"):
-    return check(Source(Path(image), split, Path(mask) if mask else None), root, classes, max_pixels)
+def run(root, classes, image="a.jpg", mask=None, **limits):
+    source, bounds = Source(Path(image), "train", Path(mask) if mask else None), Limits(**{"max_pixels": MAX} | limits)
+    read = read_files(LocalFiles(root), source, classes, bounds)
+    return read if isinstance(read, Quarantined) else examine(source, read, classes, bounds)
 
 
 def code(found) -> str:
@@ -37,12 +43,12 @@ def zip_file() -> bytes:
     return body.getvalue()
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that promises many pixels and holds none."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -260,3 +266,67 @@ def test_near_duplicates_have_near_perceptual_hashes(tmp_path, classes, make):
     make.photo(tmp_path / "c.jpg", seed=6, size=(160, 120))
     a, b, c = (int(run(tmp_path, classes, f"{n}.jpg").row.phash, 16) for n in "abc")
     assert (a ^ b).bit_count() < (a ^ c).bit_count()
+
+
+def test_limits_are_those_of_the_settings():
+    config = DataConfig(dataset="a", source=Path("a"), max_pixels=7, max_bytes=8, max_aspect=9, formats=("png",))  # pyright: ignore[reportCallIssue]
+    assert Limits.of(config) == Limits(7, 8, 9.0, ("png",))
+    assert Limits.of(DataConfig(dataset="a", source=Path("a"))) == Limits()  # pyright: ignore[reportCallIssue]
+
+
+def test_size_of_the_file_is_limited_and_told(tmp_path, classes, make):
+    body = make.photo(tmp_path / "a.jpg").read_bytes()
+    mask = make.mask(tmp_path / "m.png").read_bytes()
+    assert isinstance(run(tmp_path, classes, max_bytes=len(body)), Checked)
+    assert code(run(tmp_path, classes, max_bytes=len(body) - 1)) == "DATA014"
+    padded = mask[:33] + chunk(b"tEXt", b"a\x00" + bytes(len(body))) + mask[33:]
+    (tmp_path / "m.png").write_bytes(padded)
+    found = run(tmp_path, classes, mask="m.png", max_bytes=len(padded) - 1)
+    assert (code(found), found.source) == ("DATA014", "m.png")
+
+
+@pytest.mark.parametrize("size", [(30, 1), (1, 30), (7, 7)])
+def test_aspect_is_limited_both_ways(tmp_path, classes, make, size):
+    make.photo(tmp_path / "a.png", size=size).rename(tmp_path / "a.jpg")
+    assert isinstance(run(tmp_path, classes, max_aspect=30.0), Checked)
+    if size != (7, 7):
+        assert code(run(tmp_path, classes, max_aspect=29.9)) == "DATA015"
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_format_that_is_not_allowed_is_refused_by_what_it_is_not_by_its_name(tmp_path, classes, make, ending):
+    make.photo(tmp_path / f"really.{ending}").rename(tmp_path / "a.jpg")
+    kind = {"jpg": "jpeg"}.get(ending, ending)
+    assert isinstance(run(tmp_path, classes, formats=(kind,)), Checked)
+    found = run(tmp_path, classes, formats=tuple({"jpeg", "png"} - {kind}))
+    assert code(found) == "DATA002"
+    assert kind.upper() in found.reason
+
+
+def test_mask_that_an_annotation_made_is_counted_and_its_faults_are_the_images(classes, make, tmp_path):
+    image, mask = make.photo(tmp_path / "a.jpg").read_bytes(), make.mask(tmp_path / "m.png").read_bytes()
+    source = Source(Path("a.jpg"), None, annotation="{}", mask_ids="outlines")
+    found = examine(source, Files(image, mask), classes, Limits())
+    assert isinstance(found, Checked)
+    assert (found.row.supervision, sum(found.row.pixels) + found.row.ignored) == ("mask", 48 * 32)
+    wrong = make.mask(tmp_path / "m.png", size=(9, 9)).read_bytes()
+    assert examine(source, Files(image, wrong), classes, Limits()).source == "a.jpg"
+
+
+def test_size_of_the_faulty_file_is_kept(tmp_path, classes, make):
+    image, mask = make.photo(tmp_path / "a.jpg"), make.mask(tmp_path / "m.png", size=(9, 9))
+    assert run(tmp_path, classes, mask="m.png").bytes == len(mask.read_bytes())
+    image.write_bytes(image.read_bytes()[:300])
+    assert run(tmp_path, classes).bytes == 300
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_brightness_and_size_are_of_the_picture_as_seen(tmp_path, classes, make, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = make.photo(tmp_path / "a.jpg", exif=exif)
+    seen = ImageOps.exif_transpose(Image.open(path)).convert("L")
+    row = run(tmp_path, classes).row
+    assert (row.width, row.height) == seen.size
+    assert row.brightness == round(float(np.asarray(seen).mean()), 2)
+    assert row.phash == str(imagehash.phash(seen))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import webdataset
+from webdataset.writer import TarWriter
 
 from semivl.data.checks import Checked, check
 from semivl.data.sample import Source, key_of
-from semivl.data.shards import write_shard
+from semivl.data.shards import _members, keys_in, rewrite_shard, write_shard
 
 
 @pytest.fixture
@@ -36,6 +37,28 @@ def test_same_samples_are_the_same_bytes(tmp_path, samples):
     assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
     assert first[0] == hashlib.sha256((tmp_path / "1.tar").read_bytes()).hexdigest()
     assert write_shard(samples[:2], tmp_path / "3.tar")[0] != first[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_tar_is_byte_for_byte_what_webdataset_writes(tmp_path, samples, count):
+    chosen = [
+        replace(s, row=replace(s.row, key=f"{n:016x}")) for n, s in enumerate(samples * (count // 3 + 1)) if n < count
+    ]
+    write_shard(chosen, tmp_path / "own.tar")
+    with (tmp_path / "theirs.tar").open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
+        for sample in chosen:
+            tar.write({"__key__": sample.row.key} | _members(sample))
+    assert (tmp_path / "own.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
+def test_shard_without_a_sample_is_what_it_would_have_been_without(tmp_path, samples):
+    _, rows = write_shard(samples, tmp_path / "whole.tar")
+    kept = [samples[0], samples[2]]
+    expected = write_shard(kept, tmp_path / "expected.tar")
+    assert rewrite_shard(tmp_path / "whole.tar", [rows[2], rows[0]], tmp_path / "less.tar") == expected
+    assert keys_in(tmp_path / "whole.tar") == {s.row.key for s in samples}
+    assert keys_in(tmp_path / "less.tar") == {s.row.key for s in kept}
+    assert rewrite_shard(tmp_path / "whole.tar", [], tmp_path / "none.tar") == ("", [])
 
 
 def test_rows_say_where_the_members_lie(tmp_path, samples):

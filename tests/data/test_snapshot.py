@@ -1,8 +1,10 @@
 """A snapshot is a version of content: immutable, seen whole or not at all, and growing by what is added."""
 
+import json
 import threading
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -11,9 +13,12 @@ from hypothesis import strategies as st
 from semivl.config import ClassDefinition, Classes, DataConfig
 from semivl.data import snapshot
 from semivl.data.checks import Quarantined
+from semivl.data.head import Head, move_head, read_head
+from semivl.data.merge import distinct, duplicate, merged, relocated, strength, stronger
 from semivl.data.sample import Row
-from semivl.data.shards import ShardEntry
-from semivl.data.tables import from_parquet, index_table, rows_of, to_parquet
+from semivl.data.samples import Samples
+from semivl.data.shards import ShardEntry, shard_key
+from semivl.data.tables import content_hash, from_parquet, index_table, sorted_by_key, to_parquet
 from semivl.errors import DataError
 
 
@@ -51,8 +56,10 @@ def commit(store, dataset, classes):
     config = DataConfig(dataset=dataset, source="nowhere")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def run(rows, classes=classes, quarantined=()):
-        entries = [ShardEntry(sha256=s, bytes=10_000, samples=9) for s in sorted({r.shard for r in rows})]
-        return snapshot.commit(store, config, classes, rows, entries, quarantined)
+        entries = [ShardEntry(sha256=s, bytes=4, samples=9) for s in sorted({r.shard for r in rows})]
+        for entry in entries:
+            store.put(shard_key(dataset, entry.sha256), b"tar.")
+        return snapshot.commit(store, config, classes, [index_table(rows)], entries, quarantined)
 
     return run
 
@@ -68,10 +75,12 @@ def test_committed_snapshot_reads_back(store, dataset, commit):
     manifest = commit(BASE, quarantined=left_out)
     found = snapshot.read(store, dataset)
     assert found.manifest == manifest
-    assert found.rows() == sorted(BASE, key=lambda r: r.key)
-    assert found.rows("train") == [BASE[0], BASE[2]]
-    assert found.rows("train", "none") == [BASE[2]]
-    assert found.rows(supervision="mask") == BASE[:2]
+    assert list(found.rows()) == sorted(BASE, key=lambda r: r.key)
+    assert list(found.rows("train")) == [BASE[0], BASE[2]]
+    assert list(found.rows("train", "none")) == [BASE[2]]
+    assert list(found.rows(supervision="mask")) == BASE[:2]
+    assert list(found.rows("train", {"none", "mask", "tags"})) == [BASE[0], BASE[2]]
+    assert list(found.rows("val", frozenset())) == []
     assert (manifest.parent, manifest.samples, manifest.quarantined) == (None, 3, 1)
     assert manifest.counts == {"train": 2, "train/mask": 1, "train/none": 1, "val": 1, "val/mask": 1}
     assert snapshot.head(store, dataset) == manifest.version == manifest.digest
@@ -96,11 +105,13 @@ def test_same_content_is_the_same_version_in_any_order_and_writes_nothing(store,
 
 
 def test_version_does_not_hang_on_the_way_there(store, classes):
-    def version(name: str, *steps: list[Row]) -> tuple[str, bytes]:
+    def version(name: str, *steps: list[Row]) -> tuple[int, bytes]:
         config = DataConfig(dataset="same-" + name, source="nowhere")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        store.put(shard_key("same-" + name, "s1"), b"tar.")
         for rows in steps:
-            entries = [ShardEntry(sha256="s1", bytes=1, samples=9)]
-            manifest = snapshot.commit(store, config, classes, rows, entries, [])
+            entries = [ShardEntry(sha256="s1", bytes=4, samples=9)]
+            tables = [index_table([row]) for row in rows]
+            manifest = snapshot.commit(store, config, classes, tables, entries, [])
         return manifest.samples, store.get(f"datasets/same-{name}/snapshots/{manifest.version}/index.parquet")
 
     assert version("a", BASE) == version("b", BASE[:2], BASE[2:]) == version("c", BASE[:2], BASE)
@@ -111,6 +122,8 @@ def test_growing_keeps_the_parent_and_its_shards(store, dataset, commit):
     second = commit([row("d", mask=False, shard="s2")])
     assert (second.parent, second.samples) == (first.version, 4)
     assert [e.sha256 for e in second.shards] == ["s1", "s2"]
+    assert (first.added, first.changed, first.removed) == (3, 0, 0)
+    assert (second.added, second.changed, second.removed) == (1, 0, 0)
     assert snapshot.read(store, dataset, first.version).manifest == first
     assert len(snapshot.read(store, dataset).rows()) == 4
 
@@ -134,12 +147,174 @@ def test_sample_is_replaced_unless_less_would_be_known(store, dataset, commit, k
     assert snapshot.read(store, dataset).find(known.key) == {"known": known, "offered": offered}[wins]
 
 
+def test_sample_that_gains_a_mask_leaves_its_old_shard_which_is_named_no_more(store, dataset, commit):
+    commit([*BASE, row("d", mask=False, shard="alone")])
+    manifest = commit([row("d", shard="s2")])
+    assert [e.sha256 for e in manifest.shards] == ["s1", "s2"]
+    assert (manifest.added, manifest.changed) == (0, 1)
+    assert manifest.counts["train/mask"] == 2
+
+
 @examples(deadline=None)
 @given(st.permutations([row("a", "val"), row("a"), row("a", mask=False), row("a", "val", source="images/0.jpg")]))
 def test_of_the_same_bytes_the_strongest_then_the_first_is_kept(rows):
-    kept, doubled = snapshot.distinct(rows)
-    assert list(kept.values()) == [row("a", "val", source="images/0.jpg")]
+    kept, doubled = distinct(index_table(rows))
+    assert list(Samples(kept)) == [row("a", "val", source="images/0.jpg")]
     assert [(q.code, q.source) for q in doubled] == [("DATA011", "images/a.jpg")] * 3
+
+
+def plain_distinct(rows: list[Row]) -> tuple[dict[str, Row], list[Quarantined]]:
+    kept: dict[str, Row] = {}
+    doubled = []
+    order = lambda r: (*(not s for s in stronger(r)), r.source, r.shard)  # noqa: E731
+    for one in sorted(rows, key=order):
+        if one.key in kept:
+            doubled.append(duplicate(one.source, kept[one.key].source))
+        else:
+            kept[one.key] = one
+    return kept, doubled
+
+
+def plain_merged(known: dict[str, Row], new: dict[str, Row]) -> dict[str, Row]:
+    """What `merge` does on columns, a row at a time."""
+    result = dict(known)
+    for key, offered in new.items():
+        old = known.get(key)
+        weaker = old and stronger(old) > stronger(offered)
+        same = old and replace(offered, source=old.source) == old
+        if not (weaker or same):
+            result[key] = offered
+    return dict(sorted(result.items()))
+
+
+some_rows = st.lists(
+    st.builds(
+        row,
+        st.sampled_from("abcd"),
+        split=st.sampled_from(["train", "val"]),
+        mask=st.booleans(),
+        shard=st.sampled_from(["s1", "s2"]),
+        tags=st.sampled_from([(), ("cat",), ("cat", "dog"), ("dog", "cat")]),
+        caption=st.sampled_from([None, "", "a cat"]),
+        source=st.sampled_from(["images/0.jpg", "images/1.jpg"]),
+    ),
+    max_size=8,
+)
+
+
+@examples(deadline=None, max_examples=300)
+@given(st.lists(some_rows, max_size=4))
+def test_merging_columns_is_merging_rows(steps):
+    table, rows = index_table([]), {}
+    for step in steps:
+        new, doubled = distinct(index_table(step))
+        expected, expected_doubled = plain_distinct(step)
+        assert [list(Samples(new)), sorted(map(str, doubled))] == [
+            [expected[key] for key in sorted(expected)],
+            sorted(map(str, expected_doubled)),
+        ]
+        result, before = merged(table, new), rows
+        rows = plain_merged(before, expected)
+        assert list(Samples(result.index)) == list(rows.values())
+        assert result.added == len(rows) - len(before)
+        assert result.changed == sum(rows[key] != before[key] for key in before)
+        table = result.index
+
+
+@given(some_rows)
+def test_strength_orders_as_stronger_does(rows):
+    ranks = strength(index_table(rows)).tolist()
+    for one, rank in zip(rows, ranks, strict=True):
+        assert rank == sum(bit << place for bit, place in zip(stronger(one), (3, 2, 1, 0), strict=True))
+
+
+@examples(deadline=None)
+@given(some_rows, st.integers(1, 5), st.booleans())
+def test_version_is_of_what_the_table_says_not_of_how_it_lies_in_memory(rows, cut, dictionaries):
+    table = index_table(rows)
+    laid_out = pa.concat_tables([table.slice(0, cut), table.slice(cut)])
+    if dictionaries:
+        for name in ("shard", "split", "key"):
+            at = laid_out.schema.get_field_index(name)
+            laid_out = laid_out.set_column(at, name, laid_out[name].dictionary_encode())
+    laid_out = laid_out.set_column(9, "width", laid_out["width"].cast(pa.int64()))
+    assert content_hash("", laid_out) == content_hash("", table)
+    assert content_hash("", from_parquet(to_parquet(laid_out))) == content_hash("", table)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"caption": ""}, {"caption": "x"}, {"tags": ("a", "b")}, {"tags": ("ab",)}, {"mask_offset": None},
+     {"pixels": ()}, {"pixels": (10, 60, 10)}, {"brightness": 100.01}, {"source": "b"}, {"orientation": 2}],
+    ids=str,
+)  # fmt: skip
+def test_version_tells_any_two_contents_apart(change):
+    both = [row("a", tags=("a",)), replace(row("a", tags=("a",)), **change)]
+    assert len({content_hash("", index_table([one])) for one in both}) == 2
+    assert content_hash("", index_table(both)) != content_hash("", index_table(both[::-1]))
+
+
+def test_rows_of_a_shard_that_was_rewritten_take_the_new_place():
+    known = sorted_by_key(index_table([row("a", shard="new"), row("b", shard="new"), row("c", "val", shard="s2")]))
+    offered = [row("a", "val", shard="old"), row("b", mask=False, shard="old"), row("d", shard="s2")]
+    placed, lost = relocated(known, sorted_by_key(index_table(offered)), {"new", "s2"})
+    assert list(Samples(placed)) == [row("a", "val", shard="new"), row("d", shard="s2")]
+    assert lost == 0  # HEAD knows a mask of b by now
+    for gone in (row("e", shard="old"), replace(row("a", shard="old"), mask_sha256="0" * 64)):
+        assert relocated(known, index_table([gone]), {"new", "s2"})[1] == 1
+
+
+def test_shard_that_is_gone_or_going_is_not_committed(store, dataset, commit, classes):
+    commit(BASE)
+    config = DataConfig(dataset=dataset, source="nowhere")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    entries = [ShardEntry(sha256="s9", bytes=4, samples=1)]
+
+    def add():
+        return snapshot.commit(store, config, classes, [index_table([row("d", shard="s9")])], entries, [])
+
+    assert refused(add).code == "DATA210"
+    store.put(shard_key(dataset, "s9"), b"tar.")
+    current, etag = read_head(store, dataset)
+    assert current and move_head(store, dataset, current.model_copy(update={"removing": ("s9",)}), etag)
+    assert refused(add).code == "DATA210"
+    current, etag = read_head(store, dataset)
+    assert current and move_head(store, dataset, current.model_copy(update={"removing": ()}), etag)
+    assert add().samples == 4
+
+
+def test_forgotten_sample_does_not_come_back(store, dataset, commit):
+    version = commit(BASE).version
+    _, etag = read_head(store, dataset)
+    head = Head(version=version, forgotten=(row("d").key, row("e").key))
+    assert move_head(store, dataset, head, etag)
+    assert snapshot.forgotten(store, dataset) == {row("d").key, row("e").key}
+    assert refused(commit, [row("d", shard="s2")]).code == "DATA209"  # the new shard holds its bytes
+    manifest = snapshot.commit(
+        store,
+        DataConfig(dataset=dataset, source="nowhere"),  # pyright: ignore[reportCallIssue, reportArgumentType]
+        snapshot.read(store, dataset).manifest.classes,
+        [index_table([row("d"), row("f")])],
+        shards=[],
+        quarantined=[],
+    )
+    assert [r.key[-1] for r in snapshot.read(store, dataset).rows()] == list("abcf")
+    assert manifest.quarantined == 1
+    assert read_head(store, dataset)[0] == head.model_copy(update={"version": manifest.version})
+
+
+def test_snapshot_of_an_earlier_version_of_the_software_is_read(store, dataset, commit):
+    version = commit(BASE).version
+    at = f"datasets/{dataset}/snapshots/{version}/"
+    old = json.loads(store.get(at + "manifest.json"))
+    for name in ("created", "added", "changed", "removed"):
+        del old[name]
+    store.put(at + "manifest.json", json.dumps(old).encode())
+    store.put(at + "index.parquet", to_parquet(index_table(BASE).drop_columns(["brightness"])))
+    found = snapshot.read(store, dataset)
+    assert found.manifest.created is None
+    assert list(found.rows()) == [replace(r, brightness=None) for r in BASE]
+    second = commit([row("d", mask=False, shard="s2")])
+    assert (second.parent, second.samples) == (version, 4)
 
 
 def test_two_commits_at_once_lose_nothing(store, dataset, commit):
@@ -175,7 +350,7 @@ def test_other_classes_are_refused_and_other_phrases_are_not(store, dataset, com
 @pytest.mark.parametrize("rows", [[], [row("a", mask=False)], [row("a")], [row("a", "val")]])
 def test_dataset_without_training_masks_or_evaluation_is_refused(store, dataset, commit, rows):
     assert refused(commit, rows).code == "DATA205"
-    assert list(store.list(f"datasets/{dataset}/")) == []
+    assert [key for key in store.list(f"datasets/{dataset}/") if "/shards/" not in key] == []
 
 
 def test_what_is_not_there(store, dataset, commit):
@@ -203,5 +378,5 @@ def test_damaged_index_is_told(store, dataset, commit, damage):
                           caption=st.none() | st.text(max_size=20)), max_size=5))  # fmt: skip
 def test_rows_go_through_parquet_unchanged_and_to_the_same_bytes(rows):
     body = to_parquet(index_table(rows))
-    assert rows_of(from_parquet(body)) == rows
+    assert list(Samples(from_parquet(body))) == rows
     assert to_parquet(index_table(rows)) == body

@@ -146,7 +146,7 @@ def test_pickle_holds_no_connection(store):
 
 def told_unreachable(store: Store, endpoint: str) -> None:
     begin = time.monotonic()
-    error = failure(other(store, s3_endpoint=endpoint).ensure_bucket)
+    error = failure(other(store, s3_endpoint=endpoint, s3_connect_timeout=1, s3_patience=4).ensure_bucket)
     assert time.monotonic() - begin < 10
     assert (error.code, endpoint in str(error), "semivl up" in str(error)) == ("STORE001", True, True)
 

@@ -1,5 +1,8 @@
 """Batches by step number: exact epochs, resumed by arithmetic, on any number of ranks."""
 
+import pickle
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -8,43 +11,139 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from semivl.config import IGNORE, TrainConfig
-from semivl.data import snapshot
 from semivl.data.augment import Crop, crop_image, crop_mask, draw_crop, outside
-from semivl.data.cache import ShardCache
-from semivl.data.ingest import ingest
-from semivl.data.stream import LabelMaps, Steps, Unlabelled, permutation, positions
+from semivl.data.cache import ShardCache, read_sample
+from semivl.data.decode import decode_image, decode_mask
+from semivl.data.stream import Batches, LabelMaps, Steps, Unlabelled, batches, permutation, positions, share
 from semivl.errors import DataError
+from tests.made_shards import mask, picture, put_shards
 
 SMALL = TrainConfig(batch=2, crop=16, short_side=32, scale=(1.0, 2.0))  # pyright: ignore[reportCallIssue]
+FOUR = SMALL.model_copy(update={"batch": 4})
+RECORDED = {
+    6: [[2, 5, 4, 1], [3, 0, 1, 2], [0, 4, 5, 3]],
+    20_000: [[11608, 4641, 11239, 2027], [9473, 2650, 3182, 7457], [10163, 1856, 2851, 827]],
+}
+SIZES = ((48, 32), (30, 45), (64, 64))
 
 
 @pytest.fixture
-def prepared(config, classes, store, tmp_path):
-    """A cache, the labelled and the unlabelled training rows of an ingested source."""
-    ingest(config, classes)
-    rows = snapshot.read(store, config.dataset).rows(split="train")
-    labelled = [r for r in rows if r.supervision == "mask"]
-    return ShardCache(store, config.dataset, tmp_path / "cache"), labelled, [r for r in rows if r not in labelled]
+def prepared(store, tmp_path):
+    """A cache, 4 labelled and 6 unlabelled rows."""
+    samples = [(picture(i, *SIZES[i % 3]), mask(i, *SIZES[i % 3]) if i < 4 else None) for i in range(10)]
+    rows = put_shards(store, "seen", samples, 3)
+    return ShardCache(store, "seen", tmp_path / "cache"), rows[:4], rows[4:]
 
 
-@given(size=st.integers(1, 50), batch=st.integers(1, 7), world=st.integers(1, 4), seed=st.integers(0, 9))
-def test_each_sample_comes_exactly_once_an_epoch_on_any_world_size(size, batch, world, seed):
-    steps = -(-2 * size // (batch * world))
-    sequence = [p for s in range(steps) for r in range(world) for p in positions(s, batch, size, seed, r, world)]
-    assert sorted(sequence[:size]) == list(range(size))
-    assert sorted(sequence[size : 2 * size]) == list(range(size))
+def own(step: int, batch: int, size: int, seed: int, rank: int, world: int) -> list[int]:
+    return positions(step, batch, size, seed)[share(batch, rank, world)]
 
 
-@given(start=st.integers(0, 30), size=st.integers(1, 40))
-def test_a_resumed_sequence_goes_on_where_it_stopped(start, size):
-    unbroken = [positions(s, 3, size, 0) for s in range(start + 5)]
-    assert [positions(s, 3, size, 0) for s in range(start, start + 5)] == unbroken[start:]
+@given(st.data())
+def test_each_sample_comes_once_an_epoch_whatever_stops_and_on_whatever_ranks_it_goes_on(data):
+    """Trainings killed at any step, each time taken up by another number of ranks."""
+    size, seed = data.draw(st.integers(1, 60), "size"), data.draw(st.integers(0, 9), "seed")
+    batch = data.draw(st.sampled_from([1, 2, 3, 4, 6, 12]), "batch")
+    divisors = [w for w in range(1, batch + 1) if batch % w == 0]
+    steps, seen, step = -(-2 * size // batch), [], 0
+    while step < steps:
+        world = data.draw(st.sampled_from(divisors), "world")
+        stop = data.draw(st.integers(step + 1, steps), "killed at")
+        parts = [[own(s, batch, size, seed, rank, world) for rank in range(world)] for s in range(step, stop)]
+        assert len({len(part) for of_step in parts for part in of_step}) == 1, "ranks take equal parts"
+        seen += [place for of_step in parts for part in of_step for place in part]
+        step = stop
+    assert sorted(seen[:size]) == list(range(size))
+    assert sorted(seen[size : 2 * size]) == list(range(size))
 
 
-def test_another_world_size_takes_over_the_same_sequence():
-    alone = [p for s in range(12) for p in positions(s, 4, 100, 7)]
-    together = [p for s in range(6) for r in range(2) for p in positions(s, 4, 100, 7, r, 2)]
-    assert alone == together
+def test_the_sequence_is_the_one_it_always_was():
+    """Recorded before batches were shared out: a training under way goes on with the same samples."""
+    for size, recorded in RECORDED.items():
+        assert [positions(step, 4, size, 3) for step in range(3)] == recorded
+
+
+def test_ranks_that_cannot_share_a_batch_are_told(prepared):
+    with pytest.raises(DataError, match=r"DATA230.*batch is 4, which 3 ranks") as raised:
+        Steps(*prepared, FOUR, rank=0, world=3)
+    assert "set it to 3" in raised.value.remedy
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_get_the_slices_of_what_one_rank_gets(prepared, tmp_path, world):
+    for row in prepared[2]:
+        Image.fromarray(np.tile(np.arange(row.width, dtype=np.uint8), (row.height, 1))).save(
+            tmp_path / f"{row.key}.png"
+        )
+    maps = LabelMaps(tmp_path, 250)
+    alone = Steps(*prepared, FOUR, maps=maps)
+    ranks = [Steps(*prepared, FOUR, maps=maps, rank=r, world=world) for r in range(world)]
+    for step in (0, 1, 5):
+        whole, parts = tensors(alone[step]), [tensors(rank[step]) for rank in ranks]
+        assert len(whole) == 8
+        for name, tensor in whole.items():
+            assert torch.equal(tensor, torch.cat([part[name] for part in parts])), name
+        assert {s for rank in ranks for s in rank.shards(step)} == set(alone.shards(step))
+
+
+def tensors(batch: Batches) -> dict[str, torch.Tensor]:
+    """Every tensor of a batch by name."""
+    parts = {part.name: getattr(batch, part.name) for part in fields(batch)}
+    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in vars(part).items()}
+
+
+def test_crops_are_those_that_the_decoded_pictures_always_drew(prepared):
+    """The way it was before the index told the sizes: one crop drawn after each picture was decoded."""
+    cache, labelled, unlabelled = prepared
+    for step in (0, 3):
+        got = Steps(cache, labelled, unlabelled, FOUR)[step]
+        images = (got.labelled.images, got.unlabelled.images, got.partner.images)
+        for view, rows in enumerate((labelled, unlabelled, unlabelled)):
+            random = np.random.default_rng((FOUR.seed, step, view))
+            for place, number in enumerate(positions(step, 4, len(rows), FOUR.seed)):
+                data, ids = read_sample(cache, rows[number])
+                pixels = decode_image(data)
+                crop = draw_crop(*pixels.shape[:2], FOUR, random)
+                assert np.array_equal(images[view][place].permute(1, 2, 0).numpy(), crop_image(pixels, crop))
+                if ids:
+                    cut = crop_mask(decode_mask(ids), crop).astype(np.int64)
+                    assert np.array_equal(got.labelled.masks[place].numpy(), cut)
+
+
+def test_a_step_has_as_many_labelled_as_unlabelled_samples_whatever_their_numbers(prepared):
+    cache, labelled, unlabelled = prepared
+    steps = Steps(cache, labelled[:1], unlabelled, FOUR)
+    for step in range(4):
+        batch = steps[step]
+        assert len(batch.labelled.images) == len(batch.unlabelled.images) == len(batch.partner.images) == 4
+    assert steps.steps_an_epoch == 2
+    assert Steps(cache, labelled, [], FOUR)[0].unlabelled is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_the_steps_and_their_shards_are_fetched(prepared, workers):
+    cache, labelled, unlabelled = prepared
+    steps = Steps(cache, labelled, unlabelled, SMALL)
+    got = list(batches(steps, 2, 6, workers))
+    expected = [tensors(steps[s]) for s in range(2, 6)]
+    assert len(got) == 4
+    for batch, one in zip(got, expected, strict=True):
+        assert all(torch.equal(tensor, one[name]) for name, tensor in tensors(batch).items() if tensor is not None)
+    assert {p.stem for p in cache.folder.glob("*.tar")} == {r.shard for r in labelled + unlabelled}
+
+
+def test_the_order_of_a_million_is_drawn_once_however_often_a_few_others_come_round():
+    kept = permutation(1_000_000, 0, 0)
+    for step in range(50):
+        positions(step, 64, 5, 0)
+        assert positions(step, 64, 1_000_000, 0) == kept[step * 64 :][:64].tolist()
+    assert permutation(1_000_000, 0, 0) is kept
+
+
+def test_worker_processes_get_little_with_the_steps():
+    million = Steps(None, range(10), range(1_000_000), SMALL)  # pyright: ignore[reportArgumentType]
+    positions(3, 2, 1_000_000, SMALL.seed)
+    assert len(pickle.dumps(million)) < 2000
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from semivl.config import Config
+from semivl.data.quality import Validation
 from semivl.data.snapshot import Manifest
+from semivl.data.store import open_store
 from semivl.errors import RegistryError
 from semivl.registry import runs, tracking
 from semivl.registry.runs import finished_run, open_run, parameters
@@ -25,7 +27,9 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from semivl.config import Config
+from semivl.data.quality import Validation
 from semivl.data.snapshot import Manifest
+from semivl.data.store import open_store
 from semivl.registry.runs import open_run
 run = open_run(Config.model_validate_json(sys.argv[1]), Manifest.model_validate_json(sys.argv[2]), {})
 for step in (2, 4, 6):
@@ -84,6 +88,21 @@ def test_the_run_tells_what_was_trained_on_what(config: Config, manifest: Manife
     assert (given.dataset.name, given.dataset.digest) == (manifest.dataset, manifest.version)
     text = yaml.safe_load(client_text(run.info.run_id, "config.yaml"))
     assert Config.model_validate(text) == config
+
+
+def test_the_description_tells_what_the_validation_found(config: Config, manifest: Manifest) -> None:
+    found = Validation(
+        dataset=manifest.dataset, version=manifest.version, success=True, failed=(), checked=22, docs="docs/index.html",
+        warnings=("DATA332 classes are in some mask: not so for 1 of 3: class 2", "DATA324 " + "long " * 2000),
+        pages={}, summary=("13 samples: 9 to train on.",),
+    )  # fmt: skip
+    store = open_store()
+    store.put(f"datasets/{found.dataset}/validations/{found.version}.json", found.model_dump_json().encode())
+    with open_run(config, manifest, {"data_docs_quarantine": "http://localhost/quarantine"}) as logger:
+        pass
+    told = client().get_run(logger.run_id).data.tags["mlflow.note.content"]
+    assert "22 expectations, 2 warnings" in told and "- 13 samples: 9 to train on." in told and "DATA332" in told
+    assert "[data docs quarantine](http://localhost/quarantine)" in told
 
 
 def client_text(run_id: str, path: str) -> str:

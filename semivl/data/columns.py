@@ -1,0 +1,153 @@
+"""Columns: what tables of a source say of its images: tags, captions, splits. CSV, JSONL, Parquet, COCO's captions."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from semivl.config import DataConfig
+from semivl.data.coco_json import captions_of
+from semivl.data.lists import find_file
+from semivl.data.source_files import SourceFiles
+from semivl.errors import DataError
+
+SplitName = Literal["train", "val", "out"]
+"""what a source calls an image's split; `out`: neither learned from nor scored"""
+
+_IMAGE = ("image", "file_name", "filename", "image_name", "path", "file")
+_CAPTION = ("caption", "text")
+_TAGS = ("tags", "tag", "labels", "label")
+"""names of the columns, the first that a table has"""
+_SPLITS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "out",
+    "testing": "out",
+}
+
+
+def read_tags(files: SourceFiles, config: DataConfig) -> dict[str, list[str]]:
+    """Each image's tags in `config.tags`, else in tags.jsonl and tags.csv; of several lines all."""
+    tags: dict[str, list[str]] = {}
+    for name in config.tags or _there(files, "tags.jsonl", "tags.csv"):
+        for image, value in _values(name, find_file(files, name), _TAGS, _as_tags):
+            tags.setdefault(image, []).extend(value)
+    return tags
+
+
+def read_captions(files: SourceFiles, config: DataConfig) -> dict[str, list[str]]:
+    """Each image's captions in `config.captions`, else in captions.jsonl and captions.csv."""
+    captions: dict[str, list[str]] = {}
+    for name in config.captions or _there(files, "captions.jsonl", "captions.csv"):
+        data = find_file(files, name)
+        coco = name.lower().endswith(".json")
+        for image, caption in captions_of(name, data) if coco else _values(name, data, _CAPTION, _as_caption):
+            captions.setdefault(image, []).append(caption)
+    return captions
+
+
+def read_splits(files: SourceFiles, config: DataConfig) -> Iterator[tuple[str, SplitName | None]]:
+    """Each image with its split in `config.split_table`; None where the table leaves it open.
+
+    Raises:
+        DataError: DATA103 there is no such table; DATA108 it lacks a column; DATA109 a value that is no split.
+    """
+    if config.split_table is None:
+        return
+    data = find_file(files, config.split_table)
+    for image, value in _values(config.split_table, data, (config.split_column,), lambda value, _: [value]):
+        yield image, as_split(value[0], config, config.split_table)
+
+
+def as_split(value: Any, config: DataConfig, where: str) -> SplitName | None:
+    """The split that a source's word stands for, `config.split_names` before the usual names; DATA109 for none."""
+    if value is None or value == "":
+        return None
+    named: dict[str, SplitName] = {name.casefold(): split for name, split in config.split_names.items()}
+    known = _SPLITS | named
+    split = known.get(str(value).strip().casefold())
+    if split is None:
+        raise DataError(
+            "DATA109",
+            f"{where} has the split {value!r}, which is none of {', '.join(known)}.",
+            "Say in `data.split_names` what it stands for: train, val or out.",
+        )
+    return split
+
+
+def _there(files: SourceFiles, *names: str) -> list[str]:
+    return [name for name in names if files.has(name)]
+
+
+def _as_tags(value: Any, kind: str) -> list[str] | None:
+    """JSON has lists, a CSV's cell has tags with semicolons between."""
+    if isinstance(value, str) and kind != ".jsonl":
+        value = [tag.strip() for tag in value.split(";") if tag.strip()]
+    return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
+
+
+def _as_caption(value: Any, _: str) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _values(
+    name: str, data: bytes, columns: tuple[str, ...], read: Callable[[Any, str], Any]
+) -> Iterator[tuple[str, Any]]:
+    """Each row's image, and its value in the first of the columns as `read` gives it; DATA105 where that is None."""
+    kind = PurePosixPath(name).suffix.lower()
+    for number, row in _rows(name, data, kind):
+        if not isinstance(row, dict):
+            row = {}
+        image, column = _first(row, _IMAGE), _first(row, columns)
+        if kind != ".jsonl" and (image is None or column is None):
+            lacking, known = (_IMAGE if image is None else columns)[0], ", ".join(map(str, row))
+            raise DataError("DATA108", f"{name} has no column {lacking}; it has {known}.", "Name the column so.")
+        value = read(row[column], kind) if column else None
+        if image is None or not isinstance(row[image], str) or value is None:
+            shape = {"image": "NAME.jpg", columns[0]: ["…"] if columns is _TAGS else "…"}
+            wanted = json.dumps(shape, ensure_ascii=False) if kind == ".jsonl" else f"an image and its {columns[0]}"
+            raise DataError("DATA105", f"line {number} of {name} cannot be used.", f"Write {wanted}.")
+        yield row[image], value
+
+
+def _first(row: dict[str, Any], columns: Iterable[str]) -> str | None:
+    return next((column for column in columns if column in row), None)
+
+
+def _rows(name: str, data: bytes, kind: str) -> Iterator[tuple[int, Any]]:
+    """Number and content of each row of a CSV (with a header), JSONL or Parquet table."""
+    try:
+        if kind == ".jsonl":
+            yield from _jsonl(data)
+        elif kind == ".parquet":
+            yield from enumerate(_parquet(data), start=1)
+        else:
+            reader = csv.DictReader(
+                io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter="\t" if kind == ".tsv" else ","
+            )
+            yield from ((reader.line_num, row) for row in reader)
+    except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
+        remedy = "Save it as a CSV in UTF-8 with a header, as JSONL or as Parquet, and name it so."
+        raise DataError("DATA108", f"{name} cannot be read as a table ({error}).", remedy) from None
+
+
+def _jsonl(data: bytes) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, None
+
+
+def _parquet(data: bytes) -> Iterator[dict[str, Any]]:
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches():
+        yield from batch.to_pylist()
