@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from benchmarks.real_photos import GUIDES, ORACLE, ORACLES
 from semivl.config import IGNORE, load
-from semivl.data.layouts import source_folder
+from semivl.data.source_files import source_folder
 from semivl.settings import ROOT
 
 BACKGROUND = 0

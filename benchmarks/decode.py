@@ -67,7 +67,7 @@ def torchvision(colours: bool) -> Decode:
     def decode(body: bytes) -> np.ndarray:
         data = torch.frombuffer(bytearray(body), dtype=torch.uint8)
         if colours:
-            return decode_jpeg(data, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+            return torch.permute(decode_jpeg(data, ImageReadMode.RGB), (1, 2, 0)).numpy()  # pyright: ignore[reportArgumentType]
         return decode_png(data).squeeze(0).numpy()
 
     return decode

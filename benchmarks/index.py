@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from semivl.config import ClassDefinition, Classes, DataConfig
-from semivl.data import history, snapshot
+from semivl.data import history, quality, snapshot
 from semivl.data.samples import Samples
 from semivl.data.shards import ShardEntry, shard_key
 from semivl.data.store import open_store
@@ -31,7 +31,16 @@ from semivl.data.tables import as_index
 pc: Any = pyarrow.compute
 CLASSES = Classes(classes=tuple(ClassDefinition(name=f"class {n}") for n in range(21)))  # pyright: ignore[reportCallIssue]
 SHARD = 500
-STEPS = ("commit", "commit 1,000 more", "read", "diff", "rows by permutation", "permutation", "resume position")
+STEPS = (
+    "commit",
+    "commit 1,000 more",
+    "read",
+    "validate",
+    "diff",
+    "rows by permutation",
+    "permutation",
+    "resume position",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Dataset:
             self.commit(self.rows, 1000)
         elif name == "read":
             timed(lambda: snapshot.read(store, self.name))
+        elif name == "validate":
+            timed(lambda: quality.validate(store, snapshot.read(store, self.name)))
         elif name == "diff":
             versions = [manifest.version for manifest in history.log(store, self.name)]
             timed(lambda: history.diff(*(snapshot.read(store, self.name, v) for v in reversed(versions))))

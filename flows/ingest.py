@@ -1,19 +1,19 @@
-"""semivl-ingest: a source folder becomes the dataset's next snapshot. A task a shard, never one an image."""
+"""semivl-ingest: a source becomes the dataset's next snapshot. A task a shard, never one an image."""
 
 import os
 from collections import Counter
+from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
-from semivl.config import Config, load
+from semivl.config import ComputeConfig, Config, load
 from semivl.data import ingest as rooms
-from semivl.data.ingest import ShardResult
+from semivl.data.checks import Quarantined
 from semivl.data.snapshot import Manifest
+from semivl.errors import ConfigError
 
-PROCESSES_FROM = 8
-"""shards; below it, starting processes costs more than they save"""
 NAMED = 5
 """quarantined files that the artifact names for each code"""
 
@@ -22,7 +22,7 @@ build_shard = semivl_task("build-shard")(rooms.build_shard)
 commit = semivl_task("commit")(rooms.commit)
 
 
-@semivl_flow("semivl-ingest", "Source folder -> checked samples in shards -> snapshot. Run again, it adds what is new.")
+@semivl_flow("semivl-ingest", "Source -> checked samples in shards -> snapshot. Run again, it adds what is new.")
 def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
     """The version of the snapshot that holds all that the source has.
 
@@ -31,27 +31,39 @@ def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
         overrides: settings that differ from the experiment's
     """
     config = load(experiment, overrides)
-    groups = plan(config.data)
-    with runner_for(len(groups)) as runner:
-        futures = [
-            runner.submit(build_shard, {"config": config.data, "classes": config.classes, "sources": group})
-            for group in groups
-        ]
-        results = [future.result() for future in futures]
-    manifest = commit(config.data, config.classes, results)
-    report(config, manifest, results)
+    planned = plan(config.data, config.classes)
+    log.info("%d files to look at, %d known", sum(map(len, planned.groups)), len(planned.known))
+    built = []
+    if planned.groups:
+        with runner_for(config.compute, len(planned.groups)) as runner:
+            futures = [
+                runner.submit(build_shard, {"config": config.data, "classes": config.classes, "group": group})
+                for group in planned.groups
+            ]
+            built = [future.result() for future in futures]
+    manifest = commit(config.data, config.classes, planned, built)
+    report(config, manifest, rooms.left_out(planned, built))
     return manifest.version
 
 
-def runner_for(shards: int) -> TaskRunner:
-    """Processes for many shards, since decoding keeps a core busy; threads for a few."""
-    workers = max(1, min(shards, os.cpu_count() or 1))
-    return ThreadPoolTaskRunner(workers) if shards < PROCESSES_FROM else ProcessPoolTaskRunner(workers)
+def runner_for(compute: ComputeConfig, shards: int) -> TaskRunner[Any]:
+    """A Ray cluster where the settings name one; else threads, each of which has processes to decode in.
+
+    Raises:
+        ConfigError: CONF028, a cluster is named and prefect-ray is not installed.
+    """
+    if not compute.ray:
+        return ThreadPoolTaskRunner(max(1, min(shards, os.cpu_count() or 1)))
+    try:
+        from prefect_ray import RayTaskRunner
+    except ImportError:
+        what = f"`compute.ray` is {compute.ray}, but prefect-ray is not installed."
+        raise ConfigError("CONF028", what, "pip install 'semivl[ray]', or leave compute.ray empty.") from None
+    return RayTaskRunner(address=compute.ray, init_kwargs={"log_to_driver": False})
 
 
-def report(config: Config, manifest: Manifest, results: list[ShardResult]) -> None:
+def report(config: Config, manifest: Manifest, quarantined: list[Quarantined]) -> None:
     """The run's artifacts: what the snapshot holds, and what was left out and why."""
-    quarantined = [q for result in results for q in result.quarantined]
     named = f"{manifest.dataset}@{manifest.version}"
     log.info(
         "%s holds %d samples in %d shards; left out now: %d",

@@ -294,7 +294,7 @@ def apply_environment() -> None:
 def demo_folder() -> Path:
     """Where the demo's scenes lie: the source of the experiment."""
     from semivl.config import load
-    from semivl.data.layouts import source_folder
+    from semivl.data.source_files import source_folder
 
     return source_folder(load(DEMO[-1]).data)
 

@@ -134,6 +134,7 @@ class DataConfig(Record):
     formats: tuple[Literal["jpeg", "png"], ...] = Field(
         ("jpeg", "png"), min_length=1, description="formats of images that are let in; masks are PNG"
     )
+    file_seconds: float = Field(20, gt=0, description="CPU seconds that checking one image may take")
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:
@@ -225,6 +226,9 @@ class ComputeConfig(Record):
     compile: bool = Field(False, description="torch.compile the blocks of the encoder and the decoder's convolutions")
     class_chunk: int | None = Field(
         10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
+    )
+    ray: str | None = Field(
+        None, description="address of a Ray cluster that ingests; processes of this machine where empty"
     )
     cache_bytes: int | None = Field(
         None,

@@ -79,24 +79,19 @@ class CheckPool:
     def examine(self, pairs: Iterable[tuple[Source, Files]]) -> Iterator[Checked | Quarantined]:
         """What `checks.examine` says of each pair, in their order; a pair that ends its worker is quarantined.
 
+        The files as `source_files.read_raw` gives them: masks become class ids in the worker too.
+
         DATA030 took too long, DATA031 needed too much memory, DATA032 crashed the decoder. May be called from several
         threads at once.
 
         Raises:
             DataError: DATA033 the workers cannot start.
         """
-        return self._in_order(Task(source, files, raw=False) for source, files in pairs)
-
-    def examine_raw(self, pairs: Iterable[tuple[Source, Files]]) -> Iterator[Checked | Quarantined]:
-        """As `examine`, of what `source_files.read_raw` gives: a mask becomes class ids in the worker too."""
-        return self._in_order(Task(source, files, raw=True) for source, files in pairs)
-
-    def _in_order(self, tasks: Iterable[Task]) -> Iterator[Checked | Quarantined]:
         if self._owner != os.getpid():
             raise RuntimeError("the pool was closed, or belongs to the process that this one was forked from")
         waiting: deque[tuple[list[Task], Future[list[Found]]]] = deque()
         try:
-            for handful in _handfuls(tasks):
+            for handful in _handfuls(pairs):
                 future: Future[list[Found]] = Future()
                 self._handfuls.put((future, handful))
                 waiting.append((handful, future))
@@ -149,7 +144,7 @@ class CheckPool:
             if self._owner is None:
                 raise
             if len(tasks) == 1 and (last or not lost.again):
-                source, files, _ = tasks[0]
+                source, files = tasks[0]
                 return None, [Quarantined(name_of(source.image), lost.code, lost.reason, len(files.image))]
         except BaseException:  # what cannot be sent leaves half a message behind
             self._end(worker)
@@ -243,7 +238,7 @@ def _handfuls(tasks: Iterable[Task]) -> Iterator[list[Task]]:
     handful, size = [], 0
     for task in tasks:
         handful.append(task)
-        size += len(task.files.image) + len(task.files.mask or b"")
+        size += len(task[1].image) + len(task[1].mask or b"")
         if len(handful) == _HANDFUL or size > _HANDFUL_BYTES:
             yield handful
             handful, size = [], 0
@@ -252,7 +247,7 @@ def _handfuls(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def _checked(handful: list[Task], future: "Future[list[Found]]") -> Iterator[Checked | Quarantined]:
-    for (_, files, _), found in zip(handful, future.result(), strict=True):
+    for (_, files), found in zip(handful, future.result(), strict=True):
         if isinstance(found, Quarantined):
             yield found
             continue

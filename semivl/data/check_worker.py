@@ -26,13 +26,8 @@ NO_MEMORY = 77
 _START_SECONDS = 120
 
 
-class Task(NamedTuple):
-    """One pair to examine."""
-
-    source: Source
-    files: Files
-    raw: bool
-    """the mask is as the source has it: it becomes class ids first"""
+Task = tuple[Source, Files]
+"""what to examine; the mask as the source has it"""
 
 
 class Settings(NamedTuple):
@@ -75,15 +70,14 @@ def work() -> None:
 def _timed(task: Task, settings: Settings) -> Found:
     signal.setitimer(signal.ITIMER_PROF, settings.seconds)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE * settings.seconds)
-    files: Files | Quarantined = task.files
-    if task.raw:
-        files = with_class_ids(task.source, task.files, settings.classes, settings.limits)
+    source, raw = task
+    files = with_class_ids(source, raw, settings.classes, settings.limits)
     if isinstance(files, Quarantined):
         return files
-    found = examine(task.source, files, settings.classes, settings.limits)
+    found = examine(source, files, settings.classes, settings.limits)
     if isinstance(found, Quarantined):
         return found
-    return found.row, None if files.mask == task.files.mask else files.mask
+    return found.row, None if files.mask == raw.mask else files.mask
 
 
 def _leave_with_parent() -> None:

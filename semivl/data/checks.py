@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from semivl.config import Classes
-from semivl.data.decode import EmptyPictureError, Pixels, decode_grey, decode_image, decode_mask
+from semivl.data.decode import EmptyPictureError, Pixels, decode_grey
 from semivl.data.headers import JPEG, PNG, DamagedError, Format, Header, RefusedError, kind_of, read_header
 from semivl.data.mask_checks import mask_counts
-from semivl.data.mask_ids import class_ids
 from semivl.data.phash import phash
 from semivl.data.sample import Row, Source, Supervision
 from semivl.data.whole import require_whole
@@ -23,7 +22,6 @@ from semivl.data.whole import require_whole
 if TYPE_CHECKING:
     from semivl.config import DataConfig
 
-__all__ = ["decode_image", "decode_mask"]
 _FORMATS: tuple[Format, ...] = ("jpeg", "png")
 
 
@@ -72,27 +70,7 @@ class Checked:
     row: Row
 
 
-def check(source: Source, root: Path, classes: Classes, limits: Limits | int) -> Checked | Quarantined:
-    """The sample, decoded whole once and found good, or the first check that it failed."""
-    files = read_files(source, root)
-    return files if isinstance(files, Quarantined) else examine(source, files, classes, limits)
-
-
-def read_files(source: Source, root: Path) -> Files | Quarantined:
-    """The bytes of the source's files. Not read further than the first ones where those are of no picture."""
-    at = source.image
-    try:
-        image = _read(root, at, "DATA001", (JPEG, PNG), "DATA002", "neither JPEG nor PNG")
-        if source.mask is None:
-            return Files(image, None)
-        at = source.mask
-        mask = _read(root, at, "DATA008", (PNG,), "DATA006", "not a PNG of class ids")
-        return Files(image, class_ids(mask, source.mask_ids))
-    except RefusedError as fault:
-        return Quarantined(name_of(at), fault.code, fault.reason)
-
-
-def examine(source: Source, files: Files, classes: Classes, limits: Limits | int) -> Checked | Quarantined:
+def examine(source: Source, files: Files, classes: Classes, limits: Limits) -> Checked | Quarantined:
     """The sample of the files' bytes, or the first check that they failed.
 
     Nothing but the bytes decides. A decoder that crashes takes the process along: semivl.data.check_pool.
@@ -100,8 +78,6 @@ def examine(source: Source, files: Files, classes: Classes, limits: Limits | int
     Raises:
         MemoryError: a file needs more memory than this process may have.
     """
-    if isinstance(limits, int):
-        limits = Limits(max_pixels=limits)
     at, data = source.image, files.image
     try:
         header = _header(data, limits)
@@ -208,20 +184,3 @@ def _grey(data: bytes, header: Header) -> Pixels:
         raise RefusedError(
             "DATA003", f"the picture cannot be decoded whole: {str(error) or type(error).__name__}"
         ) from None
-
-
-def _read(root: Path, path: Path, absent: str, starts: tuple[bytes, ...], code: str, wanted: str) -> bytes:
-    if path.is_absolute() or ".." in path.parts:
-        raise RefusedError("DATA013", "the path leads out of the source folder")
-    try:
-        if not (root / path).is_file():
-            raise RefusedError(absent, "there is no such file, though a list, mask or caption names it")
-        with (root / path).open("rb") as file:
-            start = file.read(16)
-            if not start:
-                raise RefusedError("DATA009", "the file is empty")
-            if not start.startswith(starts):
-                raise RefusedError(code, f"the content is {kind_of(start)}, {wanted}")
-            return start + file.read()
-    except OSError as error:
-        raise RefusedError("DATA001", f"the file cannot be read: {error.strerror or error}") from None

@@ -64,7 +64,7 @@ class _Found:
     """seconds"""
     kind: str
     name: str
-    """the shard's hash, or the version that the object belongs to"""
+    """the shard's hash, the version that the object belongs to, or the group of files that an ingest noted"""
 
 
 def collect(
@@ -114,12 +114,12 @@ def drop_cached(folder: Path, shards: Iterable[str]) -> int:
 
 
 def _objects(store: Store, dataset: str) -> Iterable[_Found]:
-    """What of the dataset belongs to a shard or a version."""
+    """What of the dataset belongs to a shard, a version or an ingest under way."""
     prefix, now = f"datasets/{dataset}/", time.time()
     for item in store.listed(prefix):
         kind, _, rest = item.key.removeprefix(prefix).partition("/")
         name = rest.partition("/")[0].partition(".")[0]
-        if name and kind in ("shards", *_OF_A_VERSION):
+        if name and kind in ("shards", "groups", *_OF_A_VERSION):
             yield _Found(item.key, item.size, now - item.modified.timestamp(), kind, name)
 
 
@@ -143,10 +143,11 @@ def _garbage(
     kept |= {v for v in versions if youngest[v] < grace and v not in at_once}
     needed = {entry.sha256 for v in kept & known.keys() for entry in known[v].shards}
     at_once |= {entry.sha256 for v in holding for entry in known[v].shards}
-    unnamed = [o for o in found if o.name not in (needed if o.kind == "shards" else kept)]
+    named = {"shards": needed, "groups": frozenset()}
+    unnamed = [o for o in found if o.name not in named.get(o.kind, kept)]
     doomed = [o for o in unnamed if o.age >= grace or o.name in at_once]
     return Garbage(
-        versions=tuple(sorted({o.name for o in doomed if o.kind != "shards"})),
+        versions=tuple(sorted({o.name for o in doomed if o.kind in _OF_A_VERSION})),
         shards=tuple(sorted(o.name for o in doomed if o.kind == "shards")),
         objects={o.key: o.bytes for o in doomed},
         holding=tuple(sorted(holding)),

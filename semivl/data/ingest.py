@@ -1,15 +1,20 @@
-"""Ingest: a source folder becomes shards, and the shards a snapshot. Pure steps that the flow maps.
+"""Ingest: a source becomes shards, and the shards a snapshot. Pure steps that the flow maps.
 
-plan -> build_shard for each group, in any process and order -> snapshot.commit. Every step may be killed and
-run again: shards are named by content, and nothing is visible before the commit moves HEAD. What HEAD holds
-already is recognised by its bytes, neither decoded nor written again.
+plan -> build_shard for each group, in any process, machine and order -> commit. Every step may be killed and run again:
+shards are named by content, a finished group is recorded and not done twice, and nothing is visible before the commit
+moves HEAD. Which groups there are follows from the source and its ledger alone, so the snapshot is the same, byte for
+byte, whatever works on it. Files that the ledger knows are not opened; what HEAD holds already is neither decoded nor
+written again.
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,115 +22,197 @@ from pathlib import Path
 
 from semivl.config import Classes, DataConfig
 from semivl.data import snapshot
-from semivl.data.checks import Checked, Files, Quarantined, examine, name_of, read_files, sha256_of, supervision_of
-from semivl.data.layouts import list_sources, source_folder
+from semivl.data.check_pool import shared_pool
+from semivl.data.checks import Checked, Files, Limits, Quarantined, name_of, sha256_of, supervision_of
+from semivl.data.groups import Built, drop_groups, group_digest, keep_group, kept_group
+from semivl.data.layouts import list_sources
+from semivl.data.ledger import Outcome, Planned, ledger_key, read_ledger, stamp_of, write_ledger
+from semivl.data.names import name_faults
 from semivl.data.sample import Row, Source
 from semivl.data.shards import ShardEntry, shard_key, write_shard
 from semivl.data.snapshot import Manifest, Snapshot
+from semivl.data.source_files import open_source, read_raw, with_class_ids
+from semivl.data.splits import split_of, with_both_splits
 from semivl.data.store import Store, open_store
-from semivl.data.tables import index_table
 from semivl.errors import DataError
 from semivl.settings import home
 
+_OUTDATED = ("DATA209", "DATA210")
+"""what was built is no longer so: to be built again, not to be found done"""
 _STALE = 24 * 3600
+_BYTES_A_PIXEL = 12
+"""that a worker may need: a picture in three colours, turned, in grey, and what decoding takes"""
 _read = lru_cache(maxsize=1)(snapshot.read)
 """a snapshot never changes: read once by a process that builds many shards"""
 
 
 @dataclass(frozen=True)
-class ShardResult:
-    """What became of one group of sources. `entry` is None where nothing in it was new."""
+class Plan:
+    """What an ingest has to do, and what it need not do again."""
 
-    rows: tuple[Row, ...]
-    quarantined: tuple[Quarantined, ...]
-    entry: ShardEntry | None
+    groups: tuple[tuple[Planned, ...], ...]
+    """`shard_samples` sources each, for a shard each"""
+    known: tuple[Outcome, ...]
+    """of the files that are as the ledger has them"""
+    refused: tuple[Quarantined, ...]
+    """for their names"""
 
 
-def plan(config: DataConfig) -> list[list[Source]]:
-    """The source's images in groups of `shard_samples`, a shard each.
+def plan(config: DataConfig, classes: Classes) -> Plan:
+    """The source's images that are new or changed, in groups.
 
     Raises:
         DataError: what `list_sources` raises; DATA205 for a first ingest without a single mask.
     """
-    sources = list_sources(config)
-    if not any(s.mask for s in sources) and snapshot.head(open_store(), config.dataset) is None:
+    store, files = open_store(), open_source(config)
+    sources = list_sources(config, files)
+    head = snapshot.head(store, config.dataset)
+    if not any(s.masked for s in sources) and head is None:
         raise DataError(
             "DATA205",
-            f"no image of {source_folder(config)} has a mask, and dataset {config.dataset} holds none yet.",
+            f"no image of {files.address} has a mask, and dataset {config.dataset} holds none yet.",
             "Ingest a source with a few masks first; images without come after.",
         )
-    return [sources[i : i + config.shard_samples] for i in range(0, len(sources), config.shard_samples)]
+    refused = name_faults(name_of(s.image) for s in sources)
+    stopped = {q.source for q in refused}
+    by_name = {info.name: info for info in files.names()}
+    planned = [Planned(s, stamp_of(s, by_name)) for s in sources if name_of(s.image) not in stopped]
+    ledger = read_ledger(store, ledger_key(config, classes, files.address))
+    held = _held(store, config.dataset, classes)
+    known, new = [], []
+    for one in planned:
+        outcome = ledger.get(name_of(one.source.image))
+        if outcome and outcome.stamp == one.stamp and (outcome.refused or outcome.key in held):
+            known.append(outcome)
+        else:
+            new.append(one)
+    size = config.shard_samples
+    groups = tuple(tuple(new[i : i + size]) for i in range(0, len(new), size))
+    return Plan(groups, tuple(known), tuple(refused))
 
 
-def build_shard(config: DataConfig, classes: Classes, sources: list[Source]) -> ShardResult:
+def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]) -> Built:
     """Checks a group of sources and puts those that are good and new into the store as one shard.
 
     Raises:
         DataError: DATA204 other classes than HEAD's.
     """
     store = open_store()
-    builder = _Builder(config, classes, store, _current(store, config.dataset, classes))
+    digest = group_digest(config, classes, group)
+    built = kept_group(store, config.dataset, digest)
+    if built:
+        return built
+    builder = _Builder(config, classes, store)
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
         path = Path(folder) / "shard.tar"
-        sha256, written = write_shard(builder.new_samples(sources), path)
+        sha256, written = write_shard(builder.new_samples(group), path)
         entry = None
         if written:
             entry = ShardEntry(sha256=sha256, bytes=path.stat().st_size, samples=len(written))
             store.put_if_absent(shard_key(config.dataset, sha256), path)
-    return ShardResult((*builder.known, *written), tuple(builder.quarantined), entry)
+    built = Built.of([*builder.known, *written], builder.outcomes, entry)
+    keep_group(store, config.dataset, digest, built)
+    return built
 
 
-def ingest(config: DataConfig, classes: Classes) -> Manifest:
-    """The whole ingest in this process; what the flow does with a task for each shard."""
-    results = [build_shard(config, classes, group) for group in plan(config)]
-    return commit(config, classes, results)
+def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[Built]) -> Manifest:
+    """The snapshot of what the shards hold; the ledger of the source with it.
+
+    Raises:
+        DataError: what `snapshot.commit` raises.
+    """
+    store, results = open_store(), list(built)
+    outcomes = [*planned.known, *(o for b in results for o in b.outcomes)]
+    tables = [b.rows for b in results]
+    by_hash = any(one.source.split is None for group in planned.groups for one in group)
+    if by_hash and snapshot.head(store, config.dataset) is None:
+        tables = with_both_splits(tables)
+    entries = [b.entry for b in results if b.entry]
+    digests = [group_digest(config, classes, group) for group in planned.groups]
+    try:
+        manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results))
+    except DataError as error:
+        if error.code in _OUTDATED:
+            drop_groups(store, config.dataset, digests)
+        raise
+    write_ledger(store, ledger_key(config, classes, open_source(config).address), outcomes)
+    drop_groups(store, config.dataset, digests)
+    return manifest
 
 
-def commit(config: DataConfig, classes: Classes, results: list[ShardResult]) -> Manifest:
-    """The snapshot of what the shards hold."""
-    return snapshot.commit(
-        open_store(),
-        config,
-        classes,
-        tables=[index_table(r.rows) for r in results],
-        shards=[r.entry for r in results if r.entry],
-        quarantined=[q for r in results for q in r.quarantined],
-    )
+def left_out(planned: Plan, built: Iterable[Built]) -> list[Quarantined]:
+    """Every file of the source that is no sample, those that an earlier ingest left out included."""
+    outcomes = [*planned.known, *(o for b in built for o in b.outcomes)]
+    return [*planned.refused, *(o.refused for o in outcomes if o.refused)]
+
+
+def ingest(config: DataConfig, classes: Classes, workers: int | None = None) -> Manifest:
+    """The whole ingest in this process, `workers` shards at once; what the flow does with a task for each shard."""
+    planned = plan(config, classes)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+        built = list(threads.map(lambda group: build_shard(config, classes, group), planned.groups))
+    return commit(config, classes, planned, built)
 
 
 class _Builder:
     """One group on its way into a shard: what is known, what is left out, and the rest as it is read."""
 
-    def __init__(self, config: DataConfig, classes: Classes, store: Store, current: Snapshot | None) -> None:
-        self.config, self.classes, self.store, self.current = config, classes, store, current
+    def __init__(self, config: DataConfig, classes: Classes, store: Store) -> None:
+        self.config, self.classes, self.store = config, classes, store
+        self.current = _current(store, config.dataset, classes)
+        self.forgotten = snapshot.forgotten(store, config.dataset)
         self.known: list[Row] = []
+        self.outcomes: list[Outcome] = []
         self._whole: dict[str, bool] = {}
-        self.quarantined: list[Quarantined] = []
 
-    def new_samples(self, sources: list[Source]) -> Iterator[Checked]:
+    def new_samples(self, group: Iterable[Planned]) -> Iterator[Checked]:
         """Those to write. Strongest first: of files with the same bytes the first that passes is kept."""
-        root, seen = source_folder(self.config), dict[str, str]()
-        for source in sorted(sources, key=_strongest_first):
-            files = read_files(source, root)
-            if isinstance(files, Quarantined):
-                self.quarantined.append(files)
-                continue
-            key = hashlib.sha256(files.image).hexdigest()[:16]
-            if key in seen:
-                self.quarantined.append(snapshot.duplicate(name_of(source.image), seen[key]))
-                continue
-            row = self._known(key, source, files)
-            found = examine(source, files, self.classes, self.config.max_pixels) if row is None else row
+        seen: dict[str, str] = {}
+        pool = shared_pool(self.classes, *_bounds(self.config))
+        examined: deque[Planned] = deque()
+        ordered = sorted(group, key=lambda p: _strongest_first(p.source))
+        for found in pool.examine(self._unknown(ordered, examined)):
+            one = examined.popleft()
+            if isinstance(found, Checked) and found.row.key in seen:
+                found = snapshot.duplicate(found.row.source, seen[found.row.key])
             if isinstance(found, Quarantined):
-                self.quarantined.append(found)
+                self._refuse(one, found)
                 continue
-            seen[key] = name_of(source.image)
-            if isinstance(found, Checked):
-                yield found
-            else:
-                self.known.append(found)
+            seen[found.row.key] = found.row.source
+            self._keep(one, found.row.key)
+            yield found
 
-    def _known(self, key: str, source: Source, files: Files) -> Row | None:
+    def _unknown(self, group: Iterable[Planned], examined: deque[Planned]) -> Iterator[tuple[Source, Files]]:
+        """Those whose bytes HEAD does not hold yet, read; each is noted in `examined`."""
+        files, limits = open_source(self.config), Limits.of(self.config)
+        for one in group:
+            read = read_raw(files, one.source, limits)
+            if isinstance(read, Quarantined):
+                self._refuse(one, read)
+                continue
+            sha256 = hashlib.sha256(read.image).hexdigest()
+            source = self._with_split(one.source, sha256)
+            if sha256[:16] in self.forgotten:
+                self._refuse(one, snapshot.refused(name_of(source.image)))
+                continue
+            row = self._known(sha256[:16], source, read)
+            if row:
+                self.known.append(row)
+                self._keep(one, row.key)
+            else:
+                examined.append(one)
+                yield source, read
+
+    def _with_split(self, source: Source, sha256: str) -> Source:
+        return replace(source, split=source.split or split_of(sha256, source.masked, self.config.evaluation_share))
+
+    def _refuse(self, one: Planned, why: Quarantined) -> None:
+        self.outcomes.append(Outcome(name_of(one.source.image), one.stamp, refused=why))
+
+    def _keep(self, one: Planned, key: str) -> None:
+        self.outcomes.append(Outcome(name_of(one.source.image), one.stamp, key=key))
+
+    def _known(self, key: str, source: Source, raw: Files) -> Row | None:
         """HEAD's row for the source, where HEAD holds the same or more of it; else None."""
         row = self.current.find(key) if self.current else None
         if row is None or not self._shard_is_whole(row.shard):
@@ -142,7 +229,9 @@ class _Builder:
             return same
         if (offered.supervision, offered.tags, offered.caption) != (row.supervision, row.tags, row.caption):
             return None
-        return offered if sha256_of(files.mask) == row.mask_sha256 else None
+        files = with_class_ids(source, raw, self.classes, Limits.of(self.config))
+        same_mask = isinstance(files, Files) and sha256_of(files.mask) == row.mask_sha256
+        return offered if same_mask else None
 
     def _shard_is_whole(self, sha256: str) -> bool:
         """Whether the store still has the shard; one that somebody deleted is written again."""
@@ -150,6 +239,11 @@ class _Builder:
             entry = next(e for e in self.current.manifest.shards if e.sha256 == sha256)
             self._whole[sha256] = self.store.size(shard_key(self.config.dataset, sha256)) == entry.bytes
         return self._whole[sha256]
+
+
+def _bounds(config: DataConfig) -> tuple[Limits, int, int, float]:
+    """What a pool is made with: limits, workers, bytes and CPU seconds for a file."""
+    return Limits.of(config), os.cpu_count() or 1, _BYTES_A_PIXEL * config.max_pixels, config.file_seconds
 
 
 def _scratch() -> Path:
@@ -166,7 +260,7 @@ def _scratch() -> Path:
 def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, str]:
     return (
         source.split != "val",
-        not source.mask,
+        not source.masked,
         not source.tags,
         not source.caption,
         source.image.as_posix(),
@@ -180,3 +274,22 @@ def _current(store: Store, dataset: str, classes: Classes) -> Snapshot | None:
     current = _read(store, dataset, version)
     snapshot.require_same_classes(dataset, current.manifest.classes, classes)
     return current
+
+
+def _held(store: Store, dataset: str, classes: Classes) -> set[str]:
+    """Keys of HEAD's samples whose shards the store has whole."""
+    current = _current(store, dataset, classes)
+    if current is None:
+        return set()
+    whole = {entry.sha256 for entry in current.manifest.shards} - _gone(store, current)
+    table = current.index.select(["key", "shard"])
+    return {
+        key for key, shard in zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True) if shard in whole
+    }
+
+
+def _gone(store: Store, current: Snapshot) -> set[str]:
+    """HEAD's shards that the store has not, or not whole."""
+    dataset = current.manifest.dataset
+    sizes = {listed.key: listed.size for listed in store.listed(f"datasets/{dataset}/shards/")}
+    return {e.sha256 for e in current.manifest.shards if sizes.get(shard_key(dataset, e.sha256)) != e.bytes}

@@ -15,6 +15,7 @@ import io
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Listed:
     key: str
     size: int
     etag: str
+    modified: datetime
 
 
 class Store(Requests):
@@ -157,7 +159,7 @@ class Store(Requests):
         while True:
             page = self._ask("list_objects_v2", prefix, Prefix=prefix, **begin)
             for item in page.get("Contents", ()):
-                yield Listed(item["Key"], item["Size"], item["ETag"])
+                yield Listed(item["Key"], item["Size"], item["ETag"], item["LastModified"])
             if not page["IsTruncated"]:
                 return
             begin = {"ContinuationToken": page["NextContinuationToken"]}

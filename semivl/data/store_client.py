@@ -25,6 +25,7 @@ def make_client(chosen: Settings) -> Any:
             max_pool_connections=16,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            signature_version="s3v4",  # boto3 would sign links in the old way, which some servers refuse
             s3=_dialect(chosen.s3_endpoint),
             proxies={} if _on_this_machine(chosen.s3_endpoint) else None,  # else the environment's proxy
         ),

@@ -6,9 +6,11 @@ import numpy as np
 
 from semivl.config import Config
 from semivl.data.cache import ShardCache, read_sample
-from semivl.data.checks import Quarantined, check, decode_image, decode_mask
-from semivl.data.layouts import list_sources, source_folder
+from semivl.data.checks import Files, Limits, Quarantined, examine
+from semivl.data.decode import decode_image, decode_mask
+from semivl.data.layouts import list_sources
 from semivl.data.snapshot import read
+from semivl.data.source_files import open_source, read_files
 from semivl.data.store import open_store
 from semivl.errors import DataError
 from semivl.evaluation.language import Pair
@@ -48,11 +50,12 @@ def source_pairs(config: Config) -> Iterator[Pair]:
     Raises:
         DataError: the source cannot be used; a file of it that an ingest would leave out, with that check's code.
     """
-    root = source_folder(config.data)
-    for source in list_sources(config.data):
-        if source.split != "val" or source.mask is None:
+    files, limits = open_source(config.data), Limits.of(config.data)
+    for source in list_sources(config.data, files):
+        if source.split != "val" or not source.masked:
             continue
-        found = check(source, root, config.classes, config.data.max_pixels)
+        read = read_files(files, source, config.classes, limits)
+        found = examine(source, read, config.classes, limits) if isinstance(read, Files) else read
         if isinstance(found, Quarantined):
             raise DataError(
                 found.code, f"{found.source}: {found.reason}.", "Mend the file, or ingest and measure that."

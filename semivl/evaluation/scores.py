@@ -18,7 +18,7 @@ from torch import Tensor
 
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.cache import ShardCache, read_sample
-from semivl.data.checks import decode_image, decode_mask
+from semivl.data.decode import decode_image, decode_mask
 from semivl.data.sample import Row, Split
 from semivl.data.snapshot import Snapshot
 from semivl.errors import RegistryError

@@ -38,7 +38,7 @@ class SegmentationModel(PythonModel):
         return pd.DataFrame(rows, columns=["mask", "width", "height"])
 
     def _segment(self, number: int, data: Any) -> tuple[bytes, int, int]:
-        from semivl.data.checks import decode_image
+        from semivl.data.decode import decode_image
         from semivl.evaluation.overlay import mask_png
         from semivl.evaluation.scores import predicted_mask
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from semivl.config import ComputeConfig, Config
 from semivl.data.cache import ShardCache, read_sample
-from semivl.data.checks import decode_image
+from semivl.data.decode import decode_image
 from semivl.data.samples import Samples
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store

@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 
 from semivl.data import snapshot
 from semivl.data.cache import ShardCache, read_sample
-from semivl.data.checks import decode_image, decode_mask
-from semivl.data.ingest import build_shard, commit, ingest, plan
+from semivl.data.decode import decode_image, decode_mask
+from semivl.data.ingest import build_shard, commit, ingest, left_out, plan
+from semivl.data.removal import forget
 from semivl.data.shards import shard_key
+from semivl.data.source_files import LocalFiles
 from semivl.data.tables import from_parquet
 from semivl.errors import DataError
 
@@ -26,6 +29,24 @@ def sources_of(store, dataset) -> dict[str, tuple[str, str]]:
 def quarantine(store, manifest) -> dict[str, str]:
     key = f"datasets/{manifest.dataset}/snapshots/{manifest.version}/quarantine.parquet"
     return {q["source"]: q["code"] for q in from_parquet(store.get(key)).to_pylist()}
+
+
+def lose_ledger(store, dataset) -> None:
+    (key,) = store.list(f"datasets/{dataset}/ledgers/")
+    store.delete(key)
+
+
+def opened(monkeypatch) -> list[str]:
+    """The names of the files that are read from now on."""
+    names: list[str] = []
+    read = LocalFiles.read
+
+    def told(self, name, *rest):
+        names.append(name)
+        return read(self, name, *rest)
+
+    monkeypatch.setattr(LocalFiles, "read", told)
+    return names
 
 
 def test_every_image_becomes_a_sample(config, classes, store):
@@ -62,9 +83,9 @@ def test_broken_files_are_left_out_and_told_and_the_rest_goes_on(config, classes
 def test_ingest_again_ends_in_the_same_state_and_writes_nothing(config, classes, store):
     first = ingest(config, classes)
     before = sorted(store.list(f"datasets/{config.dataset}/"))
-    results = [build_shard(config, classes, group) for group in plan(config)]
-    assert [r.entry for r in results] == [None] * 3
-    assert commit(config, classes, results) == first
+    planned = plan(config, classes)
+    assert (planned.groups, len(planned.known)) == ((), 13)
+    assert commit(config, classes, planned, []) == first
     assert sorted(store.list(f"datasets/{config.dataset}/")) == before
 
 
@@ -76,6 +97,94 @@ def test_growing_writes_new_samples_only(config, classes, store, make):
     added = [e for e in second.shards if e not in first.shards]
     assert ([e.samples for e in added], set(first.shards) < set(second.shards)) == ([1], True)
     assert sources_of(store, config.dataset)["images/a-new.jpg"] == ("train", "none")
+
+
+def test_only_new_and_changed_files_are_opened(config, classes, store, make, monkeypatch):
+    (config.source / "images/broken.jpg").write_bytes(b"PK\x03\x04 not a photo")
+    ingest(config, classes)
+    names = opened(monkeypatch)
+    make.photo(config.source / "images/new.jpg", 77)
+    make.photo(config.source / "images/u003.jpg", 78)
+    make.mask(config.source / "masks/u005.png")
+    second = ingest(config, classes)
+    pictures = {n for n in names if n.startswith(("images/", "masks/"))}
+    assert pictures == {"images/new.jpg", "images/u003.jpg", "images/u005.jpg", "masks/u005.png"}
+    assert second.samples == 13 + 2  # the new photo, and the new content under a known name
+    assert quarantine(store, second) == {"images/broken.jpg": "DATA002"}
+
+
+def test_lost_ledger_costs_only_reading(config, classes, store):
+    first = ingest(config, classes)
+    lose_ledger(store, config.dataset)
+    assert ingest(config, classes) == first
+
+
+def test_other_limits_are_a_reason_to_look_again(config, classes, store):
+    ingest(config, classes)
+    stricter = config.model_copy(update={"max_pixels": 1})
+    assert len(plan(stricter, classes).known) == 0
+
+
+def test_killed_ingest_goes_on_after_its_finished_groups(config, classes, store, monkeypatch):
+    groups = plan(config, classes).groups
+    for group in groups[:2]:
+        build_shard(config, classes, group)
+    names = opened(monkeypatch)
+    manifest = ingest(config, classes)
+    done = {p.source.image.as_posix() for group in groups[:2] for p in group}
+    assert manifest.samples == 13
+    assert done.isdisjoint(names)
+    assert not list(store.list(f"datasets/{config.dataset}/groups/"))
+
+
+def test_finished_group_whose_shard_is_gone_is_built_again(config, classes, store):
+    built = build_shard(config, classes, plan(config, classes).groups[0])
+    assert built.entry is not None
+    store.delete(shard_key(config.dataset, built.entry.sha256))
+    assert ingest(config, classes).samples == 13
+    assert store.exists(shard_key(config.dataset, built.entry.sha256))
+
+
+def test_result_is_the_same_whatever_the_number_of_workers(config, classes, store):
+    found = []
+    for workers in (1, 3):
+        named = config.model_copy(update={"dataset": f"{config.dataset}-{workers}"})
+        manifest = ingest(named, classes, workers)
+        rows = [asdict(row) for row in snapshot.read(store, named.dataset).rows()]
+        found.append((manifest.shards, rows))
+    assert found[0] == found[1]
+
+
+def test_split_by_hash_stays_as_data_grow(config, classes, store, make):
+    config = config.model_copy(update={"evaluation_list": None, "evaluation_share": 0.5})
+    ingest(config, classes)
+    before = {name: split for name, (split, _) in sources_of(store, config.dataset).items()}
+    for place in range(8):
+        make.photo(config.source / f"images/a{place}.jpg", 900 + place)
+        make.mask(config.source / f"masks/a{place}.png")
+    ingest(config, classes)
+    after = {name: split for name, (split, _) in sources_of(store, config.dataset).items()}
+    assert {name: after[name] for name in before} == before
+    assert {"train", "val"} == {split for name, split in after.items() if "/a" in name}
+
+
+def test_of_two_masked_images_one_is_for_evaluation(config, classes, store, make, tmp_path):
+    two = make.source(tmp_path / "two", labelled=2, evaluation=0, unlabelled=1)
+    for name, share in (("low", 0.001), ("high", 0.999)):
+        named = {"source": two, "evaluation_list": None, "evaluation_share": share}
+        named["dataset"] = f"{config.dataset}-{name}"
+        counts = ingest(config.model_copy(update=named), classes).counts
+        assert (counts["train/mask"], counts["val/mask"]) == (1, 1)
+
+
+def test_forgotten_photo_is_not_taken_in_again(config, classes, store):
+    ingest(config, classes)
+    (row,) = [r for r in snapshot.read(store, config.dataset).rows() if r.source == "images/u001.jpg"]
+    forget(store, config.dataset, [row.key])
+    ingest(config, classes)
+    assert "images/u001.jpg" not in sources_of(store, config.dataset)
+    refusals = {q.source: q.code for q in left_out(plan(config, classes), [])}
+    assert refusals["images/u001.jpg"] == "DATA208"
 
 
 def test_new_mask_of_a_known_image_is_taken_in(config, classes, store, make):
@@ -117,8 +226,9 @@ def test_same_bytes_twice_are_one_sample_the_better_known(config, classes, store
     found = sources_of(store, config.dataset)
     assert (f"images/{weaker}.jpg" in found, f"images/{stronger}.jpg" in found) == (False, True)
     assert quarantine(store, manifest) == {f"images/{weaker}.jpg": "DATA011"}
-    again = [build_shard(config, classes, group) for group in plan(config)]
-    assert commit(config, classes, again) == manifest
+    assert ingest(config, classes) == manifest
+    lose_ledger(store, config.dataset)
+    assert ingest(config, classes) == manifest
 
 
 def test_where_the_better_known_copy_is_broken_the_other_one_stays(config, classes, store, make):
@@ -171,10 +281,10 @@ def test_first_source_without_masks_is_refused_before_it_is_read(config, classes
     bare = make.source(tmp_path / "bare", labelled=0, evaluation=0)
     changed = config.model_copy(update={"source": bare, "evaluation_list": None})
     with pytest.raises(DataError) as raised:
-        plan(changed)
+        plan(changed, classes)
     assert raised.value.code == "DATA205"
     ingest(config, classes)
-    assert len(plan(changed)) == 2  # once there are masks, images without are welcome
+    assert len(plan(changed, classes).groups) == 2  # once there are masks, images without are welcome
 
 
 def test_source_whose_masks_are_all_broken_is_refused_with_nothing_visible(config, classes, store, make):
@@ -208,6 +318,6 @@ def test_scratch_of_a_killed_ingest_goes_after_a_day(config, classes, environmen
 
 
 def test_result_of_a_shard_is_small_and_plain(config, classes):
-    results = [build_shard(config, classes, group) for group in plan(config)]
-    assert pickle.loads(pickle.dumps(results)) == results
-    assert max(len(pickle.dumps(r)) for r in results) < 5000
+    built = [build_shard(config, classes, group) for group in plan(config, classes).groups]
+    assert pickle.loads(pickle.dumps(built)) == built
+    assert max(len(pickle.dumps(b)) for b in built) < 20_000

@@ -47,7 +47,18 @@ def begin(process: subprocess.Popen) -> None:
 
 
 def test_two_ingests_at_once_keep_both(config, classes, store, make, environment, tmp_path):
-    other = make.source(tmp_path / "other", labelled=3, evaluation=2, unlabelled=4, seed=7)
+    both_are_kept(config, classes, store, make, environment, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_ingests_at_once_keep_both_twenty_times(config, classes, store, make, environment, tmp_path):
+    for i in range(20):
+        named = config.model_copy(update={"dataset": f"{config.dataset}-{i}"})
+        both_are_kept(named, classes, store, make, environment, tmp_path / str(i))
+
+
+def both_are_kept(config, classes, store, make, environment, folder) -> None:
+    other = make.source(folder / "other", labelled=3, evaluation=2, unlabelled=4, seed=7)
     both = [config, config.model_copy(update={"source": other})]
     processes = [started(c, classes, environment) for c in both]
     for process in processes:
@@ -86,7 +97,7 @@ def test_ingest_killed_at_any_moment_shows_nothing_half(config, classes, store, 
     whole.communicate(timeout=120)
     duration = time.monotonic() - began
     visible = []
-    for _ in range(8):
+    for _ in range(50):
         process = started(config, classes, environment)
         begin(process)
         time.sleep(random.uniform(0, 1.1) * duration)
@@ -102,7 +113,7 @@ def test_ingest_killed_at_any_moment_shows_nothing_half(config, classes, store, 
     assert kept == {shard_key(dataset, e.sha256) for e in final.shards}
 
 
-@pytest.mark.parametrize("last", ["shards/", "index.parquet", "manifest.json", "HEAD"])
+@pytest.mark.parametrize("last", ["shards/", "groups/", "index.parquet", "manifest.json", "HEAD", "ledgers/"])
 def test_ingest_killed_after_each_kind_of_write(config, classes, store, environment, last):
     """Kills the process in the instant after a write of that kind, and looks at what can be seen."""
     killer = INGEST.replace(
@@ -126,7 +137,7 @@ def test_ingest_killed_after_each_kind_of_write(config, classes, store, environm
         capture_output=True,
     )
     assert process.returncode == -signal.SIGKILL
-    assert (snapshot.head(store, config.dataset) is not None) == (last == "HEAD")
+    assert (snapshot.head(store, config.dataset) is not None) == (last in ("HEAD", "ledgers/"))
     consistent(store, config.dataset)
     manifest = ingest(config, classes)
     assert manifest.samples == 13

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from semivl.config import IGNORE, ClassDefinition, Classes
-from semivl.data.checks import Checked, Files, Limits, Quarantined, decode_mask, examine
+from semivl.data.checks import Checked, Files, Limits, Quarantined, examine
 from semivl.data.coco_json import read_annotations
+from semivl.data.decode import decode_mask
 from semivl.data.layouts import list_sources
 from semivl.data.source_files import open_source, read_files
 from tests.sources import Place, config, listed, place, refused, write

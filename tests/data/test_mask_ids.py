@@ -14,7 +14,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from semivl.config import IGNORE, ClassDefinition, Classes, DataConfig
-from semivl.data.checks import Checked, Limits, Quarantined, decode_mask, examine
+from semivl.data.checks import Checked, Limits, Quarantined, examine
+from semivl.data.decode import decode_mask
 from semivl.data.ingest import ingest
 from semivl.data.mask_ids import MaskIds, class_ids, table
 from semivl.data.outlines import drawn

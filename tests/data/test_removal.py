@@ -197,8 +197,9 @@ import sys
 from semivl.config import Classes, DataConfig
 from semivl.data.ingest import build_shard, commit, plan
 config, classes = DataConfig.model_validate_json(sys.argv[1]), Classes.model_validate_json(sys.argv[2])
-results = [build_shard(config, classes, group) for group in plan(config)]
+planned = plan(config, classes)
+results = [build_shard(config, classes, group) for group in planned.groups]
 print("built", flush=True)
 sys.stdin.readline()
-commit(config, classes, results)
+commit(config, classes, planned, results)
 """

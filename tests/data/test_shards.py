@@ -10,9 +10,10 @@ import pytest
 import webdataset
 from webdataset.writer import TarWriter
 
-from semivl.data.checks import Checked, check
+from semivl.data.checks import Checked, Files, Limits, examine
 from semivl.data.sample import Source, key_of
 from semivl.data.shards import _members, keys_in, rewrite_shard, write_shard
+from semivl.data.source_files import LocalFiles, read_files
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def samples(tmp_path, classes, make) -> list[Checked]:
         Source(Path("masked.png"), "val", Path("masked_ids.png")),
         Source(Path("told.jpg"), "train", tags=("cat",), caption="eine Katze, größer"),
     ]
-    checked = [check(source, tmp_path, classes, 10**6) for source in sources]
+    read = [read_files(LocalFiles(tmp_path), source, classes, Limits()) for source in sources]
+    checked = [examine(s, f, classes, Limits()) for s, f in zip(sources, read, strict=True) if isinstance(f, Files)]
     return [c for c in checked if isinstance(c, Checked)]
 
 

@@ -17,10 +17,10 @@ from semivl.data.layouts.found import Found
 from semivl.data.layouts.joined import joined
 from semivl.data.layouts.webdataset import webdataset
 from semivl.data.sample import Source
-from semivl.data.source_files import SourceFiles, open_source, source_folder
+from semivl.data.source_files import SourceFiles, open_source
 from semivl.errors import DataError
 
-__all__ = ["LAYOUTS", "list_sources", "source_folder"]
+__all__ = ["LAYOUTS", "list_sources"]
 
 LAYOUTS: dict[str, Callable[[SourceFiles, DataConfig], Found]] = {
     "voc": voc,
