@@ -14,7 +14,7 @@ from semivl.errors import ConfigError
 @pytest.fixture
 def cluster(environment, monkeypatch):
     """Two nodes on this machine, which nothing else may join; shut down whatever happens."""
-    ray = pytest.importorskip("ray")
+    import ray
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
