@@ -13,6 +13,8 @@ from semivl.errors import ServiceError
 PIPELINE = "semivl-pipeline/local"
 _PATIENCE = 60.0
 """seconds that Prefect may stay silent while a run is followed"""
+_LAST_LINES = 3.0
+"""seconds after its end in which a run's last log lines arrive: Prefect sends them every two"""
 _PAGE = 200
 """log lines that Prefect gives at once"""
 
@@ -77,6 +79,8 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
         try:
             with _client() as client:
                 found = client.read_flow_run(run)
+                if found.state and found.state.is_final():
+                    time.sleep(_LAST_LINES)
                 _tell(client, run, told, say)
             heard = time.monotonic()
         except ServiceError:
