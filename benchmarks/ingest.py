@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +66,8 @@ def run(chosen: argparse.Namespace, folder: Path) -> None:
         }
     )
     shutil.copytree(whole, folder / "source", copy_function=shutil.copy)
-    sources = [s for s in list_sources(config, open_source(config)) if not s.masked]
+    files = Counter(path.stem for path in (folder / "source").rglob("*"))
+    sources = [s for s in list_sources(config, open_source(config)) if files[s.image.stem] == 1]
     later = [s.image for s in sources[:: max(1, len(sources) // LATER)][:LATER]]
     for image in later:
         (folder / "later" / image).parent.mkdir(parents=True, exist_ok=True)
