@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from semivl.config import Classes
 from semivl.data.decode import EmptyPictureError, Pixels, decode_grey
 from semivl.data.headers import JPEG, PNG, DamagedError, Format, Header, RefusedError, kind_of, read_header
@@ -109,7 +111,7 @@ def examine(source: Source, files: Files, classes: Classes, limits: Limits) -> C
         caption=source.caption,
         pixels=pixels,
         ignored=ignored,
-        brightness=round(float(grey.mean()), 2),
+        brightness=round(int(grey.sum(dtype=np.uint64)) / grey.size, 2),
         source=name_of(source.image),
     )
     return Checked(files, "png" if header.format == "png" else "jpg", row)

@@ -43,21 +43,17 @@ def decode_image(data: bytes) -> Pixels:
 
 
 def decode_grey(data: bytes, header: Header) -> Pixels:
-    """(H, W) uint8, the picture as it is seen, in Pillow's grey; what the checks look at.
+    """(H, W) uint8, the picture as it is seen, in grey; what the checks look at.
+
+    A JPEG's grey is the luma that it stores: all of its bytes are decoded, and no colours made of them.
 
     Raises:
         MemoryError: it needs more memory than there is.
         EmptyPictureError: every pixel is transparent.
         Exception: whatever a decoder raises on broken bytes.
     """
-    from PIL import Image
-
-    if _is_plain(header):
-        size = header.width, header.height
-        image = Image.frombuffer("RGBX", size, _jpeg(data, "RGBX"), "raw", "RGBX", 0, 1)  # not copied
-    else:
-        image = rgb(_loaded(data, header))
-    return turned(np.asarray(image.convert("L")), header.orientation)
+    grey = _jpeg(data, "GRAY")[..., 0] if _is_plain(header) else np.asarray(rgb(_loaded(data, header)).convert("L"))
+    return turned(grey, header.orientation)
 
 
 def decode_mask(data: bytes) -> Pixels:

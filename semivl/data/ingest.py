@@ -204,7 +204,9 @@ class _Builder:
                 yield source, read
 
     def _with_split(self, source: Source, sha256: str) -> Source:
-        return replace(source, split=source.split or split_of(sha256, source.masked, self.config.evaluation_share))
+        if source.split:
+            return source
+        return replace(source, split=split_of(sha256, source.masked, self.config.evaluation_share))
 
     def _refuse(self, one: Planned, why: Quarantined) -> None:
         self.outcomes.append(Outcome(name_of(one.source.image), one.stamp, refused=why))

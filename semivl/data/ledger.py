@@ -8,7 +8,7 @@ of it is: its mask, split, tags and captions, the class map and the limits.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 from semivl.config import Classes, DataConfig
 from semivl.data.checks import Quarantined
@@ -45,7 +45,7 @@ class Outcome:
 def stamp_of(source: Source, files: Mapping[str, FileInfo]) -> str:
     """What the source is recognised by; `files` are the source's, by name."""
     found = [files.get(path.as_posix()) if path else None for path in (source.image, source.mask)]
-    asked = json.dumps([asdict(source), [f and (f.size, f.stamp) for f in found]], default=str, sort_keys=True)
+    asked = json.dumps([vars(source), [f and (f.size, f.stamp) for f in found]], default=str, sort_keys=True)
     return hashlib.blake2b(asked.encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
 

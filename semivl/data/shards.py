@@ -86,10 +86,10 @@ def _written(samples: Iterable[tuple[Row, dict[str, bytes]]], path: Path) -> tup
         return "", []
     with path.open("wb") as file:
         tar = _Tar(file)
-        placed = [_placed(row, {ending: tar.add(row.key, ending, members[ending]) for ending in sorted(members)})
+        placed = [(row, {ending: tar.add(row.key, ending, members[ending]) for ending in sorted(members)})
                   for row, members in chain([first], samples)]  # fmt: skip
         sha256 = tar.finish()
-    return sha256, [replace(row, shard=sha256) for row in placed]
+    return sha256, [_placed(row, sha256, places) for row, places in placed]
 
 
 class _Tar:
@@ -100,10 +100,8 @@ class _Tar:
 
     def add(self, key: str, ending: str, content: bytes) -> int:
         """Writes a member; where its content begins."""
-        self._write(_header(f"{key}.{ending}", len(content)))
-        start = self.size
-        self._write(content)
-        self._write(bytes(-len(content) % _BLOCK))
+        start = self.size + _BLOCK
+        self._write(b"".join((_header(f"{key}.{ending}", len(content)), content, bytes(-len(content) % _BLOCK))))
         return start
 
     def finish(self) -> str:
@@ -134,5 +132,6 @@ def _members(sample: Checked) -> dict[str, bytes]:
     return members if sample.files.mask is None else members | {"mask.png": sample.files.mask}
 
 
-def _placed(row: Row, places: dict[str, int]) -> Row:
-    return replace(row, image_offset=places["jpg" if "jpg" in places else "png"], mask_offset=places.get("mask.png"))
+def _placed(row: Row, shard: str, places: dict[str, int]) -> Row:
+    image = places["jpg" if "jpg" in places else "png"]
+    return replace(row, shard=shard, image_offset=image, mask_offset=places.get("mask.png"))
