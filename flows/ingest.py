@@ -11,7 +11,8 @@ from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
 from semivl.config import ComputeConfig, Config, load
 from semivl.data import ingest as rooms
 from semivl.data.checks import Quarantined
-from semivl.data.snapshot import Manifest
+from semivl.data.manifest import Manifest, read_quarantine
+from semivl.data.store import open_store
 from semivl.errors import ConfigError
 
 NAMED = 5
@@ -42,7 +43,8 @@ def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
             ]
             built = [future.result() for future in futures]
     manifest = commit(config.data, config.classes, planned, built)
-    report(config, manifest, rooms.left_out(planned, built))
+    told = [*read_quarantine(open_store(), manifest), *rooms.left_out(planned, built)]
+    report(config, manifest, list({q.source: q for q in told}.values()))
     return manifest.version
 
 

@@ -12,7 +12,7 @@ from semivl.data.head import read_head
 from semivl.data.merge import Merged
 from semivl.data.shards import ShardEntry
 from semivl.data.store import Store
-from semivl.data.tables import content_hash, quarantine_table, to_parquet
+from semivl.data.tables import content_hash, from_parquet, quarantine_table, to_parquet
 from semivl.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,6 +70,12 @@ def find_manifest(store: Store, dataset: str, version: str) -> Manifest | None:
     """The manifest of that version; None where there is none."""
     found = store.get_with_etag(snapshot_key(dataset, version, "manifest.json"))
     return Manifest.model_validate_json(found[0]) if found else None
+
+
+def read_quarantine(store: Store, manifest: Manifest) -> list[Quarantined]:
+    """What the ingest that made the snapshot left out."""
+    found = store.get_with_etag(snapshot_key(manifest.dataset, manifest.version, "quarantine.parquet"))
+    return [Quarantined(**row) for row in from_parquet(found[0]).to_pylist()] if found else []
 
 
 def lineage(store: Store, dataset: str, version: str) -> Iterator[Manifest]:

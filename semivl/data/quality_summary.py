@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semivl.data.manifest import Manifest, snapshot_key
+from semivl.data.manifest import Manifest, read_quarantine
 from semivl.data.quality_pairs import MOST, Alike
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
-from semivl.data.tables import from_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +36,8 @@ def left_out(store: Store, manifest: Manifest) -> "pd.DataFrame":
     """The quarantine of the ingest that made the snapshot: source, code, reason, bytes (empty where not known)."""
     import pandas as pd
 
-    found = store.get_with_etag(snapshot_key(manifest.dataset, manifest.version, "quarantine.parquet"))
-    table = from_parquet(found[0]).to_pandas() if found else pd.DataFrame()
-    return table.reindex(columns=["source", "code", "reason", "bytes"])
+    rows = [vars(q) for q in read_quarantine(store, manifest)]
+    return pd.DataFrame(rows, columns=["source", "code", "reason", "bytes"])
 
 
 def _samples(manifest: Manifest) -> str:
