@@ -34,10 +34,12 @@ def test_two_ray_nodes_give_what_one_process_gives(prefect_server, cluster, conf
     alone = config.model_copy(update={"dataset": f"{config.dataset}-alone"})
     expected = rooms.ingest(alone, classes, workers=1)
 
+    address = cluster.address  # a flow is sent to the nodes with all that it names
+
     @flow
     def on_ray() -> list:
         planned = rooms.plan(config, classes)
-        with runner_for(ComputeConfig(ray=cluster.address), len(planned.groups)) as runner:  # pyright: ignore
+        with runner_for(ComputeConfig(ray=address), len(planned.groups)) as runner:  # pyright: ignore
             asked = [{"config": config, "classes": classes, "group": group} for group in planned.groups]
             futures = [runner.submit(build_shard, parameters) for parameters in asked]
             built = [future.result() for future in futures]
