@@ -116,14 +116,14 @@ def forget(
     ] = False,
 ) -> None:
     """Remove samples for good: no later ingest takes the same bytes in again. Tells what still holds them."""
-    from semivl.data import garbage, history, removal
+    from semivl.data import garbage, removal
     from semivl.data.store import open_store
     from semivl.errors import DataError
 
     store, name = open_store(), dataset_name(dataset, experiment)
     if not keys and not source:
         raise DataError("DATA213", "semivl forget was given no sample.", "Give keys, or paths with --source.")
-    wanted = {*(keys or ()), *(history.show(store, name, path).key for path in source or ())}
+    wanted = {*(keys or ()), *(key for path in source or () for key in removal.keys_named(store, name, path))}
     done = removal.forget(store, name, wanted, print)
     found = garbage.collect(store, name, keep=None, dry_run=not now)
     print(f"{len(wanted)} samples forgotten; {name} {done.manifest.version} has {done.manifest.samples}")

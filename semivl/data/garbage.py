@@ -31,6 +31,8 @@ KEEP = 10
 """snapshots kept besides HEAD's"""
 GRACE = 24 * 3600.0
 """seconds; longer than any ingest takes from its first shard to its commit"""
+_LEDGER_AGE = 30 * 24 * 3600.0
+"""seconds after which the ledger of a source that is no longer ingested goes; every ingest writes its own anew"""
 _OF_A_VERSION = ("snapshots", "validations", "docs")
 
 
@@ -64,7 +66,8 @@ class _Found:
     """seconds"""
     kind: str
     name: str
-    """the shard's hash, the version that the object belongs to, or the group of files that an ingest noted"""
+    """the shard's hash, the version that the object belongs to, the group of files that an ingest noted, or the
+    ledger of a source"""
 
 
 def collect(
@@ -119,8 +122,9 @@ def _objects(store: Store, dataset: str) -> Iterable[_Found]:
     for item in store.listed(prefix):
         kind, _, rest = item.key.removeprefix(prefix).partition("/")
         name = rest.partition("/")[0].partition(".")[0]
-        if name and kind in ("shards", "groups", *_OF_A_VERSION):
-            yield _Found(item.key, item.size, now - item.modified.timestamp(), kind, name)
+        age = now - item.modified.timestamp()
+        if name and (kind in ("shards", "groups", *_OF_A_VERSION) or (kind == "ledgers" and age > _LEDGER_AGE)):
+            yield _Found(item.key, item.size, age, kind, name)
 
 
 def _garbage(
@@ -143,7 +147,7 @@ def _garbage(
     kept |= {v for v in versions if youngest[v] < grace and v not in at_once}
     needed = {entry.sha256 for v in kept & known.keys() for entry in known[v].shards}
     at_once |= {entry.sha256 for v in holding for entry in known[v].shards}
-    named = {"shards": needed, "groups": frozenset()}
+    named = {"shards": needed, "groups": frozenset(), "ledgers": frozenset()}
     unnamed = [o for o in found if o.name not in named.get(o.kind, kept)]
     doomed = [o for o in unnamed if o.age >= grace or o.name in at_once]
     return Garbage(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 
 from semivl.config import Classes, DataConfig
 from semivl.data.checks import Quarantined
-from semivl.data.ledger import Outcome, Planned, asked_of
+from semivl.data.ledger import Outcome, Planned, asked_of, find_table
 from semivl.data.sample import Row
 from semivl.data.shards import ShardEntry, shard_key
 from semivl.data.store import Store
-from semivl.data.tables import from_parquet, index_table, to_parquet
+from semivl.data.tables import index_table, to_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,25 +43,24 @@ def group_digest(config: DataConfig, classes: Classes, group: Sequence[Planned])
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def keep_group(store: Store, dataset: str, digest: str, built: Built) -> None:
-    """Records the group; its shard is in the store by then."""
+def keep_group(store: Store, dataset: str, digest: str, version: str | None, built: Built) -> None:
+    """Records the group, built on the snapshot of that version; its shard is in the store by then."""
     told = {
+        "version": version,
         "outcomes": [asdict(o) for o in built.outcomes],
         "entry": built.entry and built.entry.model_dump(mode="json"),
     }
     store.put(_key(dataset, digest), to_parquet(built.rows.replace_schema_metadata({_TOLD: json.dumps(told)})))
 
 
-def kept_group(store: Store, dataset: str, digest: str) -> Built | None:
-    """The group's record, where there is a whole one and its shard is there still."""
-    found = store.get_with_etag(_key(dataset, digest))
-    if found is None:
-        return None
-    try:
-        rows = from_parquet(found[0])
-    except OSError:
+def kept_group(store: Store, dataset: str, digest: str, version: str | None) -> Built | None:
+    """The group's record, where there is a whole one, built on that version, and its shard is there still."""
+    rows = find_table(store, _key(dataset, digest))
+    if rows is None:
         return None
     told = json.loads(rows.schema.metadata[_TOLD])
+    if told["version"] != version:
+        return None  # what HEAD knows, and has forgotten, may be something else by now
     entry = told["entry"] and ShardEntry.model_validate(told["entry"])
     if entry and store.size(shard_key(dataset, entry.sha256)) != entry.bytes:
         return None

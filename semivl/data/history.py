@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semivl.data import snapshot
+from semivl.data.checks import sha256_of
 from semivl.data.manifest import Manifest, lineage, read_manifest
 from semivl.data.merge import PLACE
 from semivl.data.sample import Row, key_of
@@ -128,20 +129,29 @@ def save(store: Store, dataset: str, row: Row, folder: Path) -> list[Path]:
     """Writes the sample's image and mask as KEY.jpg (or .png) and KEY.mask.png; the files.
 
     Raises:
-        DataError: DATA207 the shard is damaged, so that its bytes are not the sample's.
+        DataError: DATA207 the shard is damaged, so that its bytes are not the sample's; DATA214 the folder cannot be
+            written to.
     """
     at = shard_key(dataset, row.shard)
     image = store.get(at, row.image_offset, row.image_bytes)
-    if key_of(image) != row.key:
+    whole = key_of(image) == row.key
+    files = {folder / f"{row.key}.{'png' if image.startswith(_PNG) else 'jpg'}": image}
+    if row.mask_offset is not None and row.mask_bytes is not None:
+        mask = store.get(at, row.mask_offset, row.mask_bytes)
+        whole = whole and sha256_of(mask) == row.mask_sha256
+        files[folder / f"{row.key}.mask.png"] = mask
+    if not whole:
         raise DataError(
             "DATA207", f"{store.address(at)} is damaged.", "Run `semivl data verify`, which names what to do."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {folder / f"{row.key}.{'png' if image.startswith(_PNG) else 'jpg'}": image}
-    if row.mask_offset is not None and row.mask_bytes is not None:
-        files[folder / f"{row.key}.mask.png"] = store.get(at, row.mask_offset, row.mask_bytes)
-    for path, content in files.items():
-        path.write_bytes(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as error:
+        raise DataError(
+            "DATA214", f"{folder} cannot be written to ({error.strerror}).", "Name another folder."
+        ) from None
     return list(files)
 
 

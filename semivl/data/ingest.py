@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,8 +37,8 @@ from semivl.data.store import Store, open_store
 from semivl.errors import DataError
 from semivl.settings import home
 
-_OUTDATED = ("DATA209", "DATA210")
-"""what was built is no longer so: to be built again, not to be found done"""
+_PASSING = {"DATA001", "DATA030", "DATA031", "DATA032"}
+"""refusals of what may be sound the next time: permissions, a busy machine, memory that ran out"""
 _STALE = 24 * 3600
 _BYTES_A_PIXEL = 12
 """that a worker may need: a picture in three colours, turned, in grey, and what decoding takes"""
@@ -74,21 +74,20 @@ def plan(config: DataConfig, classes: Classes) -> Plan:
             "Ingest a source with a few masks first; images without come after.",
         )
     refused = name_faults(name_of(s.image) for s in sources)
-    stopped = {q.source for q in refused}
     by_name = {info.name: info for info in files.names()}
-    planned = [Planned(s, stamp_of(s, by_name)) for s in sources if name_of(s.image) not in stopped]
+    planned = [Planned(s, stamp_of(s, by_name)) for s in sources if name_of(s.image) not in refused]
     ledger = read_ledger(store, ledger_key(config, classes, files.address))
     held = _held(store, config.dataset, classes)
     known, new = [], []
     for one in planned:
         outcome = ledger.get(name_of(one.source.image))
-        if outcome and outcome.stamp == one.stamp and (outcome.refused or outcome.key in held):
+        if outcome and outcome.stamp == one.stamp and _settled(outcome, held):
             known.append(outcome)
         else:
             new.append(one)
     size = config.shard_samples
     groups = tuple(tuple(new[i : i + size]) for i in range(0, len(new), size))
-    return Plan(groups, tuple(known), tuple(refused))
+    return Plan(groups, tuple(known), tuple(refused.values()))
 
 
 def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]) -> Built:
@@ -98,20 +97,23 @@ def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]
         DataError: DATA204 other classes than HEAD's.
     """
     store = open_store()
+    builder = _Builder(config, classes, store)
+    version = builder.current and builder.current.manifest.version
     digest = group_digest(config, classes, group)
-    built = kept_group(store, config.dataset, digest)
+    built = kept_group(store, config.dataset, digest, version)
     if built:
         return built
-    builder = _Builder(config, classes, store)
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
         path = Path(folder) / "shard.tar"
         sha256, written = write_shard(builder.new_samples(group), path)
         entry = None
         if written:
             entry = ShardEntry(sha256=sha256, bytes=path.stat().st_size, samples=len(written))
-            store.put_if_absent(shard_key(config.dataset, sha256), path)
+            key = shard_key(config.dataset, sha256)
+            if not store.put_if_absent(key, path) and store.size(key) != entry.bytes:
+                store.put(key, path)  # somebody cut the one that was there
     built = Built.of([*builder.known, *written], builder.outcomes, entry)
-    keep_group(store, config.dataset, digest, built)
+    keep_group(store, config.dataset, digest, version, built)
     return built
 
 
@@ -128,15 +130,9 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
     if by_hash and snapshot.head(store, config.dataset) is None:
         tables = with_both_splits(tables)
     entries = [b.entry for b in results if b.entry]
-    digests = [group_digest(config, classes, group) for group in planned.groups]
-    try:
-        manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results))
-    except DataError as error:
-        if error.code in _OUTDATED:
-            drop_groups(store, config.dataset, digests)
-        raise
+    manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results))
     write_ledger(store, ledger_key(config, classes, open_source(config).address), outcomes)
-    drop_groups(store, config.dataset, digests)
+    drop_groups(store, config.dataset, (group_digest(config, classes, group) for group in planned.groups))
     return manifest
 
 
@@ -195,9 +191,11 @@ class _Builder:
             if sha256[:16] in self.forgotten:
                 self._refuse(one, snapshot.refused(name_of(source.image)))
                 continue
-            row = self._known(sha256[:16], source, read)
-            if row:
-                self.known.append(row)
+            row = self._held(sha256[:16])
+            if row and self._tells_less(row, source):
+                self._keep(one, row.key)
+            elif row and (offered := self._offered(row, source, read)):
+                self.known.append(offered)
                 self._keep(one, row.key)
             else:
                 examined.append(one)
@@ -206,6 +204,9 @@ class _Builder:
     def _with_split(self, source: Source, sha256: str) -> Source:
         if source.split:
             return source
+        held = self.current.find(sha256[:16]) if self.current and source.masked else None
+        if held and held.supervision == "mask":
+            return replace(source, split=held.split)
         return replace(source, split=split_of(sha256, source.masked, self.config.evaluation_share))
 
     def _refuse(self, one: Planned, why: Quarantined) -> None:
@@ -214,21 +215,18 @@ class _Builder:
     def _keep(self, one: Planned, key: str) -> None:
         self.outcomes.append(Outcome(name_of(one.source.image), one.stamp, key=key))
 
-    def _known(self, key: str, source: Source, raw: Files) -> Row | None:
-        """HEAD's row for the source, where HEAD holds the same or more of it; else None."""
+    def _held(self, key: str) -> Row | None:
+        """HEAD's row of that key, where the store has its shard."""
         row = self.current.find(key) if self.current else None
-        if row is None or not self._shard_is_whole(row.shard):
-            return None
-        same = replace(row, source=name_of(source.image))
-        offered = replace(
-            same,
-            split=source.split,
-            supervision=supervision_of(source),
-            tags=source.tags,
-            caption=source.caption,
-        )
-        if snapshot.stronger(row) > snapshot.stronger(offered):
-            return same
+        return row if row and self._shard_is_whole(row.shard) else None
+
+    def _tells_less(self, row: Row, source: Source) -> bool:
+        """Whether HEAD knows more of the sample than the source does, which then says nothing of it."""
+        return snapshot.stronger(row) > snapshot.stronger(_told_by(row, source))
+
+    def _offered(self, row: Row, source: Source, raw: Files) -> Row | None:
+        """HEAD's row as the source has it, where image, mask and words are HEAD's; else None."""
+        offered = _told_by(row, source)
         if (offered.supervision, offered.tags, offered.caption) != (row.supervision, row.tags, row.caption):
             return None
         files = with_class_ids(source, raw, self.classes, Limits.of(self.config))
@@ -241,6 +239,25 @@ class _Builder:
             entry = next(e for e in self.current.manifest.shards if e.sha256 == sha256)
             self._whole[sha256] = self.store.size(shard_key(self.config.dataset, sha256)) == entry.bytes
         return self._whole[sha256]
+
+
+def _told_by(row: Row, source: Source) -> Row:
+    """The row with what the source says of its sample."""
+    return replace(
+        row,
+        source=name_of(source.image),
+        split=source.split,
+        supervision=supervision_of(source),
+        tags=source.tags,
+        caption=source.caption,
+    )
+
+
+def _settled(outcome: Outcome, held: Collection[str]) -> bool:
+    """Whether a file that did not change need not be looked at: HEAD holds its sample, or it was refused for good."""
+    if outcome.refused:
+        return outcome.refused.code not in _PASSING
+    return outcome.key in held
 
 
 def _bounds(config: DataConfig) -> tuple[Limits, int, int, float]:

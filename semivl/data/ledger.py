@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
+from typing import TYPE_CHECKING
 
 from semivl.config import Classes, DataConfig
 from semivl.data.checks import Quarantined
@@ -16,7 +17,13 @@ from semivl.data.sample import Source
 from semivl.data.source_files import FileInfo
 from semivl.data.store import Store
 from semivl.data.tables import from_parquet, to_parquet
+from semivl.errors import StoreError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FORM = 1
+"""to be raised where a check judges otherwise, or a record's columns change: what was noted before is looked at anew"""
 _ELSEWHERE = {
     "dataset", "source", "shard_samples", "file_seconds",
     "train_list", "labelled_list", "evaluation_list", "split_table", "split_column", "split_names",
@@ -51,7 +58,7 @@ def stamp_of(source: Source, files: Mapping[str, FileInfo]) -> str:
 
 def asked_of(config: DataConfig, classes: Classes) -> str:
     """What is asked of every file alike, as text: the class map and the limits."""
-    asked = [classes.model_dump(mode="json"), config.model_dump(mode="json", exclude=_ELSEWHERE)]
+    asked = [_FORM, classes.model_dump(mode="json"), config.model_dump(mode="json", exclude=_ELSEWHERE)]
     return json.dumps(asked, sort_keys=True)
 
 
@@ -63,18 +70,28 @@ def ledger_key(config: DataConfig, classes: Classes, address: str) -> str:
 
 def read_ledger(store: Store, key: str) -> dict[str, Outcome]:
     """The outcomes by the image's name; none where there is no ledger, or a damaged one."""
-    found = store.get_with_etag(key)
-    if found is None:
+    table = find_table(store, key)
+    if table is None:
         return {}
-    try:
-        columns = from_parquet(found[0]).to_pydict()
-    except OSError:
-        return {}
+    columns = table.to_pydict()
     refused = [columns[f.name] for f in fields(Quarantined)]
     return {
         name: Outcome(name, stamp, sample, None if sample else Quarantined(*why))
         for name, stamp, sample, *why in zip(columns["name"], columns["stamp"], columns["key"], *refused, strict=True)
     }
+
+
+def find_table(store: Store, key: str) -> "pa.Table | None":
+    """The table of that key; None where there is none, or a damaged one."""
+    try:
+        found = store.get_with_etag(key)
+        return from_parquet(found[0]) if found else None
+    except OSError:
+        return None
+    except StoreError as error:
+        if error.code != "STORE007":
+            raise
+        return None
 
 
 def write_ledger(store: Store, key: str, outcomes: Iterable[Outcome]) -> None:

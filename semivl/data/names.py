@@ -17,18 +17,18 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u
 """control characters, breaks of lines, and marks that turn the direction of what follows"""
 
 
-def name_faults(names: Iterable[str]) -> list[Quarantined]:
+def name_faults(names: Iterable[str]) -> dict[str, Quarantined]:
     """The names that are left out, sorted, each with the first of its faults; the same whatever the order given.
 
     DATA013 leads out of the source, DATA020 no plain path, DATA021 too long, DATA022 another one in Unicode's
     composed form, DATA023 another one but for upper and lower case.
     """
-    faults: list[Quarantined] = []
+    faults: dict[str, Quarantined] = {}
     kept: dict[str, str] = {}
     for name in sorted(set(names)):
         fault = _fault(name) or _collision(name, kept)
         if fault:
-            faults.append(Quarantined(_told(name), *fault))
+            faults[name] = Quarantined(_told(name), *fault)
     return faults
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from semivl.config import Classes, Record, Rule, Suite, load_suite
 from semivl.data.data_docs import Facts, remedies, write_pages
-from semivl.data.quality_pairs import find_alike
+from semivl.data.quality_pairs import FARTHEST, find_alike
 from semivl.data.quality_summary import left_out, summary
 from semivl.data.quality_tables import class_table, sample_table
 from semivl.data.rules import Outcome, require_usable, run_rules, takes
@@ -122,7 +122,9 @@ def _key(dataset: str, version: str) -> str:
 def _facts(store: Store, snapshot: Snapshot, suite: Suite) -> Facts:
     """All that the pages and the result are made of."""
     parent = _parent(store, snapshot)
-    distances = [rule.arguments.get("max_distance", 0) for rule in suite.rules.values() if rule.table == "pairs"]
+    distances = [
+        int(rule.arguments.get("max_distance", FARTHEST)) for rule in suite.rules.values() if rule.table == "pairs"
+    ]
     alike = find_alike(snapshot, max(distances, default=-1))
     tables = {"samples": sample_table(snapshot), "classes": class_table(snapshot, parent), "pairs": alike.table}
     refused = left_out(store, snapshot.manifest)

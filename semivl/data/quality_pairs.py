@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+FARTHEST = 8
+"""bits that two pictures may be apart to be looked for"""
 MOST = 200_000
 """pairs. So many are a fault of the source, and more of them tell nothing new: the search ends there and says so"""
 
@@ -26,6 +28,8 @@ class Alike:
     """a row a pair, those across the splits first, of which the evaluation sample comes first; then the nearest"""
     complete: bool
     """False: there are more than MOST pairs, those across splits being searched first"""
+    searched: bool
+    """False: no rule of the suite looks at pairs"""
     flat: int
     """pictures that were not looked at: one colour or nearly so, whose hashes tell nothing of them"""
 
@@ -46,7 +50,12 @@ def find_alike(snapshot: Snapshot, distance: int) -> Alike:
     first, second = map(np.concatenate, zip(*parts, strict=True))
     bits = np.bitwise_count(hashes[first] ^ hashes[second])
     order = np.lexsort((second, first, bits, val[first] == val[second]))[:MOST]
-    return Alike(_pair_table(snapshot.index, first[order], second[order], bits[order]), found <= MOST, int(flat.sum()))
+    return Alike(
+        _pair_table(snapshot.index, first[order], second[order], bits[order]),
+        found <= MOST,
+        distance >= 0,
+        int(flat.sum()),
+    )
 
 
 def phashes(index: "pa.Table") -> np.ndarray:

@@ -95,6 +95,8 @@ def _median_picture(snapshot: Snapshot) -> str:
 
 
 def _alike(alike: Alike) -> str:
+    if not alike.searched:
+        return "Pictures that look alike were not searched for: no rule of the suite looks at pairs."
     across = alike.table["across_splits"].count()
     told = f"{across:,} pairs of pictures look alike across the splits, {len(alike.table) - across:,} within one"
     if not alike.complete:

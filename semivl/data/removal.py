@@ -46,9 +46,20 @@ class Forgotten:
     """the shards that hold them, which the snapshot names no more"""
 
 
-def keys_named(index: "pa.Table", source: str) -> list[str]:
-    """Keys of the samples that came by that path, relative to their source."""
-    return where(index, "source", [source])["key"].to_pylist()
+def keys_named(store: Store, dataset: str, source: str) -> list[str]:
+    """Keys of all samples that came by that path, relative to their source: several where its bytes changed.
+
+    Raises:
+        DataError: DATA201 no snapshot yet, DATA211 none came by that path.
+    """
+    found = where(snapshot.read(store, dataset).index, "source", [source])["key"].to_pylist()
+    if not found:
+        raise DataError(
+            "DATA211",
+            f"dataset {dataset} has no sample that came as {source}; those that were forgotten are not there either.",
+            "Give its path relative to the source, or 16-digit keys.",
+        )
+    return found
 
 
 def forget(

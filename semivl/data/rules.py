@@ -101,6 +101,8 @@ def _faults(rule: Rule) -> Iterator[str]:
             kind(**rule.arguments)
         except ValueError as error:  # a pydantic of the library's own
             yield from (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in getattr(error, "errors", list)())
+    if "parent_quantiles" in fields and rule.table != "samples":
+        yield f"{rule.expectation} looks at the table samples alone"
     known = COLUMNS[rule.table]
     for name in _named_columns(rule):
         if name not in known:
@@ -142,6 +144,8 @@ def _in_words(expectation: Any) -> str:
 
     expectation.render()
     told = expectation.rendered_content[0].value
+    if not getattr(told, "template", None):  # a table or a graph
+        return type(expectation).__name__
     params = {name: value["value"] for name, value in (told.params or {}).items() if value}
     return Template(told.template).safe_substitute(params)
 
@@ -151,8 +155,10 @@ def _outcome(code: str, rule: Rule, expected: str, result: Any) -> Outcome:
     if raised:
         return Outcome(code, rule, False, expected, f"could not be checked ({raised})")
     found = result.result
-    if "unexpected_count" not in found:
+    if "element_count" not in found:
         told = found.get("observed_value")
+        if told is None:
+            told = "it so" if result.success else "it not so"
         told = f"{told:,}" if isinstance(told, int) else told
         return Outcome(code, rule, result.success, expected, f"found {told}", found.get("compared", True))
     looked_at = found["element_count"] - found.get("missing_count", 0)

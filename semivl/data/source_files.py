@@ -168,7 +168,7 @@ class S3Files:
         try:
             for listed in self.store.listed(f"{self.prefix}{folder}/" if folder else self.prefix):
                 name = listed.key.removeprefix(self.prefix)
-                if not name.endswith("/") and not _hidden(name):  # some tools make an object a/ for each folder
+                if not name.endswith("/") and not hidden(name):  # some tools make an object a/ for each folder
                     found.append(FileInfo(name, listed.size, listed.etag.strip('"')))
         except StoreError as error:
             if error.code != "STORE004":
@@ -284,5 +284,6 @@ def _info(name: str, entry: os.DirEntry[str]) -> FileInfo:
     return FileInfo(name, told.st_size, f"{told.st_mtime_ns}-{told.st_ino}")
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether the name, or a folder in it, begins with a dot: left alone, as an editor's or a system's own."""
     return "/." in f"/{name}" and any(p.startswith(".") and p != ".." for p in name.split("/"))

@@ -4,8 +4,6 @@ grow, whatever else is there."""
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from semivl.data.sample import Split
 
 if TYPE_CHECKING:
@@ -32,24 +30,24 @@ def with_both_splits(tables: Sequence["pa.Table"]) -> list["pa.Table"]:
     without, that of highest rank.
     """
     masked = {
-        (table_at, row_at): (rank(row["sha256"]), row["split"])
-        for table_at, table in enumerate(tables)
-        for row_at, row in enumerate(table.select(["sha256", "split", "supervision"]).to_pylist())
+        row["sha256"]: row["split"]
+        for table in tables
+        for row in table.select(["sha256", "split", "supervision"]).to_pylist()
         if row["supervision"] == "mask"
     }
-    splits = {split for _, split in masked.values()}
-    if len(masked) < 2 or len(splits) == 2:
+    if len(masked) < 2 or len(set(masked.values())) == 2:
         return list(tables)
-    if splits == {"train"}:
-        moved, split = min(masked, key=lambda at: masked[at]), "val"
-    else:
-        moved, split = max(masked, key=lambda at: masked[at]), "train"
-    return [_moved(table, moved[1], split) if at == moved[0] else table for at, table in enumerate(tables)]
+    to_val = set(masked.values()) == {"train"}
+    moved = min(masked, key=rank) if to_val else max(masked, key=rank)
+    return [_moved(table, moved, "val" if to_val else "train") for table in tables]
 
 
-def _moved(table: "pa.Table", at: int, split: str) -> "pa.Table":
+def _moved(table: "pa.Table", sha256: str, split: str) -> "pa.Table":
+    """The table with every masked row of those bytes in that split."""
     import pyarrow as pa
 
-    column = np.asarray(table["split"].to_pylist(), dtype=object)
-    column[at] = split
+    column = [
+        split if row["sha256"] == sha256 and row["supervision"] == "mask" else row["split"]
+        for row in table.select(["sha256", "split", "supervision"]).to_pylist()
+    ]
     return table.set_column(table.schema.get_field_index("split"), "split", pa.array(column, pa.string()))

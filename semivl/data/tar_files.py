@@ -13,7 +13,7 @@ from io import SEEK_SET
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-from semivl.data.source_files import FileInfo, SourceFiles
+from semivl.data.source_files import FileInfo, SourceFiles, hidden
 from semivl.errors import DataError
 
 TEXTS = (".json", ".txt", ".cls")
@@ -123,7 +123,8 @@ class TarFiles:
                     if found.size < 0 or tar.offset <= end:
                         raise tarfile.HeaderError("a header with a negative size")
                     end, tar.members = tar.offset, []
-                    member = None if found.isdir() else _member(name, found, window)
+                    skipped = found.isdir() or hidden(str(PurePosixPath(found.name)))
+                    member = None if skipped else _member(name, found, window)
                     if not window.part(end - 1, 1):
                         raise tarfile.ReadError("it ends within a member")
                     if member:
@@ -190,7 +191,7 @@ def _member(tar: str, found: tarfile.TarInfo, window: _Window) -> Member:
         raise _fault("DATA119", tar, f"its member {found.name} leads out of it", remedy)
     small = found.name.lower().endswith(TEXTS) and found.size <= _LONGEST
     text = window.part(found.offset_data, found.size) if small else None
-    return Member(f"{tar}/{found.name}", found.offset_data, found.size, text)
+    return Member(f"{tar}/{PurePosixPath(found.name)}", found.offset_data, found.size, text)
 
 
 def _fault(code: str, tar: str, what: str, remedy: str) -> DataError:

@@ -19,8 +19,10 @@ from semivl.data.samples import Samples
 from semivl.data.shards import ShardEntry, sha256_of_file, shard_key, shards_of
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
+from semivl.errors import StoreError
 from semivl.settings import home
 
+_LOST = {"STORE003": "it is not there", "STORE007": "its bytes are not those that were put"}
 _RESTORE = "Restore the snapshot's records from a backup, or ingest into a new dataset name."
 
 
@@ -95,7 +97,12 @@ class _Shard:
 
     def read(self, path: Path) -> Looked:
         """What is wrong with its bytes."""
-        self.store.download(self.key, path)
+        try:
+            self.store.download(self.key, path)
+        except StoreError as error:
+            if error.code not in _LOST:
+                raise
+            return Looked(0, 0, (self._damage(_LOST[error.code]),))
         handle = os.open(path, os.O_RDONLY)
         try:
             parts = [f"{part} of {row.key} ({row.source})" for row in self.samples for part in _other(handle, row)]

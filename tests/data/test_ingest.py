@@ -321,3 +321,71 @@ def test_result_of_a_shard_is_small_and_plain(config, classes):
     built = [build_shard(config, classes, group) for group in plan(config, classes).groups]
     assert pickle.loads(pickle.dumps(built)) == built
     assert max(len(pickle.dumps(b)) for b in built) < 20_000
+
+
+def test_file_that_could_not_be_read_for_now_is_looked_at_again(config, classes, store, monkeypatch):
+    read = LocalFiles.read
+
+    def fails(self, name, *rest):
+        if name == "images/u001.jpg":
+            raise OSError(5, "input/output error")
+        return read(self, name, *rest)
+
+    monkeypatch.setattr(LocalFiles, "read", fails)
+    assert quarantine(store, ingest(config, classes)) == {"images/u001.jpg": "DATA001"}
+    monkeypatch.setattr(LocalFiles, "read", read)
+    ingest(config, classes)
+    assert "images/u001.jpg" in sources_of(store, config.dataset)
+
+
+def test_first_sample_moved_to_training_stays_there(config, classes, store, make, tmp_path):
+    """All hashes say evaluation; with the ledger lost, every file is looked at again."""
+    two = make.source(tmp_path / "two", labelled=2, evaluation=0, unlabelled=1)
+    config = config.model_copy(update={"source": two, "evaluation_list": None, "evaluation_share": 0.999})
+    first = ingest(config, classes)
+    lose_ledger(store, config.dataset)
+    assert ingest(config, classes) == first
+
+
+def test_name_with_control_characters_is_left_out_and_nothing_else(config, classes, store, make):
+    make.photo(config.source / "images/a\x01b.jpg", 71)
+    make.photo(config.source / "images/a_b.jpg", 72)
+    manifest = ingest(config, classes)
+    assert quarantine(store, manifest) == {"images/a\\x01b.jpg": "DATA020"}
+    assert not any("\x01" in source for source in sources_of(store, config.dataset))
+    assert manifest.samples == 14
+
+
+def test_source_that_tells_less_brings_no_old_mask_back(config, classes, store, make, tmp_path):
+    """An ingest of bare images recognises a sample before, and commits after, its mask was mended."""
+    ingest(config, classes)
+    bare = tmp_path / "bare"
+    (bare / "images").mkdir(parents=True)
+    (bare / "images/m000.jpg").write_bytes((config.source / "images/m000.jpg").read_bytes())
+    less = config.model_copy(update={"source": bare, "evaluation_list": None})
+    planned = plan(less, classes)
+    built = [build_shard(less, classes, group) for group in planned.groups]
+    ids = decode_mask((config.source / "masks/m000.png").read_bytes()).copy()
+    ids[5:9, 5:9] = 2
+    make.mask(config.source / "masks/m000.png", ids)
+    mended = ingest(config, classes)
+    assert commit(less, classes, planned, built) == mended
+
+
+def test_shard_that_was_cut_is_written_again(config, classes, store):
+    manifest = ingest(config, classes)
+    key = shard_key(config.dataset, manifest.shards[0].sha256)
+    whole = store.get(key)
+    store.put(key, whole[:-512])
+    assert ingest(config, classes) == manifest
+    assert store.get(key) == whole
+
+
+def test_damaged_ledger_is_as_none(config, classes, store):
+    manifest = ingest(config, classes)
+    (key,) = store.list(f"datasets/{config.dataset}/ledgers/")
+    told = store.client.head_object(Bucket=store.bucket, Key=key)["Metadata"]
+    body = bytearray(store.get(key))
+    body[100] ^= 1
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=bytes(body), Metadata=told)
+    assert ingest(config, classes) == manifest

@@ -273,3 +273,10 @@ def test_listing_opens_no_picture(layout):
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "data").glob("*.yaml")))
 def test_every_shipped_source_has_settings_that_are_known(name):
     assert load("demo", {"data": OmegaConf.to_container(OmegaConf.load(CONF / f"data/{name}.yaml"))}).data.dataset
+
+
+def test_listed_image_without_a_mask_is_not_its_own_mask(tmp_path):
+    write(tmp_path, {"a.png": b"image", "val.txt": b"a.png\n"})
+    chosen = config(tmp_path, "images", evaluation_list="val.txt")
+    (source,) = list_sources(chosen, open_source(chosen))
+    assert source.split == "val" and source.mask == Path("a.mask.png")

@@ -250,3 +250,13 @@ def test_sample_that_cannot_be_understood_names_tar_and_key(tmp_path, members, c
 def test_sample_without_an_image_stays_in_the_list(tmp_path):
     write(tmp_path, {"0.tar": tar_of({"a.jpg": "x", "b.json": "{}", "c.mask.png": "m"})})
     assert listed(tmp_path, layout="webdataset").keys() == {"0.tar/a.jpg", "0.tar/b", "0.tar/c"}
+
+
+def test_tar_of_a_folder_is_read_and_what_a_system_left_in_it_left_alone():
+    body = tar_of(
+        {"./cat.jpg": "image", "./._cat.jpg": "a Mac's", "./.DS_Store": "", "README.md": "words", "dog.webp": "image"}
+    )
+    files = TarFiles(Memory({"a.tar": body}))
+    found = {s.image.as_posix() for s in list_sources(config("memory", "webdataset"), files)}
+    assert found == {"a.tar/cat.jpg", "a.tar/dog.webp"}
+    assert files.read("a.tar/cat.jpg") == b"image"

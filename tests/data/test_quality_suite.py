@@ -113,3 +113,41 @@ def test_expectation_that_raises_is_told_and_fails():
     table = pd.DataFrame({"name": ["a"], "split": ["train"]})
     (outcome,) = rules.run_rules(suite.rules, table, {}).values()
     assert not outcome.met and "could not be checked (Column values" in str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "arguments", "met"),
+    [
+        ("ColumnDistinctValuesToBeInSet", {"column": "split", "value_set": ["val"]}, False),
+        ("ColumnDistinctValuesToContainSet", {"column": "split", "value_set": ["train"]}, True),
+        ("ColumnToExist", {"column": "width"}, True),
+        (
+            "ColumnQuantileValuesToBeBetween",
+            {"column": "width", "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[1, 10]]}},
+            False,
+        ),
+    ],
+)
+def test_any_expectation_of_the_library_has_an_outcome(expectation, arguments, met):
+    suite = with_rule(expectation=expectation, arguments=arguments)
+    rules.require_usable(suite)
+    table = pd.DataFrame({"name": ["a", "b"], "split": ["train", "val"], "width": [20, 30]})
+    (outcome,) = rules.run_rules(suite.rules, table, {}).values()
+    assert outcome.met == met and outcome.expected and "None" not in str(outcome)
+
+
+def test_rules_that_compare_with_the_parent_look_at_samples_alone():
+    distribution = {"expectation": "ColumnDistributionToStayNearParent"}
+    with pytest.raises(ConfigError, match="looks at the table samples alone"):
+        rules.require_usable(
+            with_rule(**distribution, table="classes", arguments={"column": "share", "max_distance": 0.1})
+        )
+
+
+def test_suite_without_rules_of_pairs_says_that_none_were_looked_for(store, dataset, classes):
+    snap = grown(store, dataset, classes, samples())
+    rule = {"demand": "pictures are there", "expectation": "ColumnValuesToBeBetween"}
+    suite = Suite.model_validate({"rules": {"FARM001": rule | {"arguments": {"column": "width", "min_value": 1}}}})
+    found = validate(store, snap, suite)
+    assert any("not searched for" in sentence for sentence in found.summary)
+    assert b"Not searched for" in store.get(found.pages["near_duplicates"])

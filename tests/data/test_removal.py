@@ -15,6 +15,7 @@ from semivl.data import removal, snapshot
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.garbage import GRACE, collect
 from semivl.data.ingest import ingest
+from semivl.data.removal import keys_named
 from semivl.data.sample import key_of
 from semivl.data.shards import shard_key
 from semivl.data.store import Store
@@ -190,6 +191,16 @@ def test_ingest_under_way_does_not_bring_it_back(config, classes, store, environ
     assert found.find(new)
     collect(store, config.dataset, grace=GRACE)
     assert holding(store, config.dataset, (config.source / "images/u000.jpg").read_bytes()) == set()
+
+
+def test_all_samples_that_came_by_a_path_are_found(config, classes, store, make):
+    ingest(config, classes)
+    make.photo(config.source / "images/u000.jpg", 999)
+    ingest(config, classes)
+    assert len(keys_named(store, config.dataset, "images/u000.jpg")) == 2
+    with pytest.raises(DataError) as raised:
+        keys_named(store, config.dataset, "images/none.jpg")
+    assert raised.value.code == "DATA211"
 
 
 PAUSED = """

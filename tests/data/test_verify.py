@@ -93,3 +93,15 @@ def test_version_of_before_02_is_not_taken_for_damaged(config, store, found):
     for name, body in (("manifest.json", json.dumps(old).encode()), ("index.parquet", index)):
         store.put(f"datasets/{config.dataset}/snapshots/0123456789abcdef/{name}", body)
     assert damages(store, snapshot.read(store, config.dataset, "0123456789abcdef")) == []
+
+
+def test_bytes_that_rotted_on_the_server_are_told_and_the_other_shards_looked_at(config, store, found):
+    """The object keeps the hash that was put with it, as on a bad disk."""
+    key = shard_key(config.dataset, found.manifest.shards[0].sha256)
+    told = store.client.head_object(Bucket=store.bucket, Key=key)["Metadata"]
+    body = bytearray(store.get(key))
+    body[700] ^= 1
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=bytes(body), Metadata=told)
+    (damage,) = damages(store, found)
+    assert damage.what == store.address(key) and "not those that were put" in damage.why
+    assert sum(one.samples for one in verify(store, found)) > 0

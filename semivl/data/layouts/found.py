@@ -54,7 +54,11 @@ class Found:
 
     def expected_mask(self, image: str) -> Mask:
         """The image's mask, or the file that it should be: a list names the image as one that has a mask."""
-        return self.mask_of(image) or self.read_as(join(self.mask_folder, f"{stem(image, self.folder)}.png"))
+        mask = self.mask_of(image)
+        if mask:
+            return mask
+        name = join(self.mask_folder, f"{stem(image, self.folder)}.png")
+        return self.read_as(f"{name.removesuffix('.png')}.mask.png" if name == image else name)  # no image is its mask
 
     def read_as(self, name: str) -> Mask:
         """The mask of that file, with what its values mean."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from semivl.config import DataConfig
 from semivl.data.columns import as_split
+from semivl.data.layouts.folders import is_picture
 from semivl.data.layouts.found import Found, two_masks
 from semivl.data.lists import read_list
 from semivl.data.source_files import SourceFiles
@@ -59,7 +60,10 @@ def _add(found: Found, sample: _Sample, config: DataConfig, numbered: list[str])
     image = sample.image()
     mask = sample.mask(image)
     if image is None:
-        found.absent.append(sample.key)
+        pictures = [m.name for name, m in sample.fields.items() if name not in _MASKS and is_picture(m.name)]
+        found.images.extend(pictures)  # of a kind that no sample has: the checks tell so
+        if not pictures and (mask or sample.fields.keys() & {"json", "txt", "cls"}):
+            found.absent.append(sample.key)
         return
     name = sample.fields[image].name
     found.images.append(name)
