@@ -174,8 +174,9 @@ def test_nothing_is_left_when_the_pool_is_left():
 
 
 SCRIPT = """
-    import sys, hostile
+    import signal, sys, hostile
     from pathlib import Path
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit none
     from semivl.data.check_pool import CheckPool, shared_pool
     from semivl.data.checks import Files
     from semivl.data.sample import Source
