@@ -36,6 +36,8 @@ Changes = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="a setting that differs, such as train.steps=200"),
 ]
 DEMO = ("demo-supervised", "demo")
+_WIDE = 200
+"""columns of a table that goes into a file or a pipe: nothing is folded that need not be"""
 
 
 def main() -> None:
@@ -331,7 +333,10 @@ def show_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    console.print(table)
 
 
 @contextmanager
