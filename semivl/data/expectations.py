@@ -27,6 +27,8 @@ from great_expectations.render import LegacyRendererType, RenderedStringTemplate
 from great_expectations.render.renderer.renderer import renderer
 from great_expectations.render.renderer_configuration import RendererConfiguration, RendererValueType
 
+from semivl.data.quality_pairs import FARTHEST
+
 QUANTILES = 1000
 """parts that a parent's column is told in: a distance from it is exact to a thousandth"""
 
@@ -64,7 +66,7 @@ class ColumnDistancesAbove(ColumnMapMetricProvider):
 class ExpectColumnDistancesToExceed(_InWords, ColumnMapExpectation):
     """Of the table `pairs`: no two pictures are as near as that, in bits of 64 of their perceptual hashes."""
 
-    max_distance: int = pydantic.Field(ge=0, le=8)
+    max_distance: int = pydantic.Field(ge=0, le=FARTHEST)
     map_metric = "column_values.distance_above"
     success_keys = ("max_distance", "mostly")
     words: ClassVar[str] = (
