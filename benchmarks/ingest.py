@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from semivl.cli import show_table
+from semivl.cli.common import show_table
 from semivl.config import DataConfig, load
 from semivl.data.ingest import ingest
 from semivl.data.layouts import list_sources

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semivl.cli import show_table
+from semivl.cli.common import show_table
 from semivl.config import VlmConfig, load
 from semivl.evaluation.language import measure, tables
 from semivl.evaluation.pairs import source_pairs

@@ -87,7 +87,7 @@ def _living_runs() -> Iterator[str]:
 
 def _fingerprint() -> str:
     """Hash of all that decides what is deployed."""
-    sources = [ROOT / "prefect.yaml", ROOT / "semivl" / "config.py"]
+    sources = [ROOT / "prefect.yaml", *sorted((ROOT / "semivl" / "config").glob("*.py"))]
     sources += sorted((ROOT / "flows").glob("**/*.py")) + sorted((ROOT / "conf").glob("**/*.yaml"))
     known = hashlib.sha256(str(ROOT).encode())
     for path in filter(Path.is_file, sources):

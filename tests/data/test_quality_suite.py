@@ -65,7 +65,7 @@ def test_unusable_suite_leaves_the_snapshot_unvalidated(store, dataset, classes)
 def test_file_at_fault_names_the_line_or_the_field(tmp_path, monkeypatch, text, told):
     (tmp_path / "suite").mkdir()
     (tmp_path / "suite" / "farm.yaml").write_text(text)
-    monkeypatch.setattr("semivl.config.CONF", tmp_path)
+    monkeypatch.setattr("semivl.config.experiment.CONF", tmp_path)
     with pytest.raises(ConfigError) as raised:
         load_suite("farm")
     assert raised.value.code in ("CONF002", "CONF003") and told in str(raised.value)

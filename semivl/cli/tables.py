@@ -50,7 +50,7 @@ def diff_json(found: "Difference") -> dict[str, Any]:
 
 
 def show_diff(found: "Difference") -> None:
-    from semivl.cli import show_table
+    from semivl.cli.common import show_table
 
     old, new = found.earlier, found.later
     kinds = sorted({*old.counts, *new.counts})
@@ -66,7 +66,7 @@ def show_diff(found: "Difference") -> None:
 
 
 def _show_samples(title: str, table: "pa.Table") -> None:
-    from semivl.cli import show_table
+    from semivl.cli.common import show_table
 
     print(f"\n{title}: {len(table)}")
     if len(table):

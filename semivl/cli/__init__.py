@@ -6,18 +6,24 @@ Everything heavy is imported inside the commands, so that `semivl --help` answer
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from semivl.cli_data import data, forget, gc
+from semivl.cli.common import (
+    Changes,
+    Experiment,
+    apply_environment,
+    as_overrides,
+    load_checked,
+    named_vlm,
+    show_table,
+    working,
+)
+from semivl.cli.data import data, forget, gc
+from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
-
-if TYPE_CHECKING:
-    from semivl.config import Config, VlmConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,19 +31,11 @@ app = typer.Typer(
     add_completion=False,
     help="From a bucket of images, few of them with masks, to a segmentation model that is promoted only when better.",
 )
-vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
 app.add_typer(vlm, name="vlm")
 app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(gc)
-Experiment = Annotated[str, typer.Argument(help="name of a file in conf/experiment")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="a setting that differs, such as train.steps=200"),
-]
 DEMO = ("demo-supervised", "demo")
-_WIDE = 200
-"""columns of a table that goes into a file or a pipe: nothing is folded that need not be"""
 
 
 def main() -> None:
@@ -171,52 +169,6 @@ def pretrain(
     print(train(folder, config, output, settings, tell, start))
 
 
-@vlm.command("eval")
-def evaluate_vlm(
-    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
-    data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
-    source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
-    short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
-    changes: Changes = None,
-) -> None:
-    """Measure what a vision-language model knows of labelled images, and advise scale and threshold for guidance."""
-    apply_environment()
-    from semivl.evaluation.language import measure, tables
-    from semivl.evaluation.pairs import snapshot_pairs, source_pairs
-    from semivl.nets.vlm import load_vlm
-
-    experiment = load_checked(data, changes)[0]
-    side = experiment.guidance.table_side or experiment.train.crop
-    loaded = load_vlm(named_vlm(name), experiment.classes, side)
-    pairs = source_pairs(experiment) if source else snapshot_pairs(experiment)
-    for title, rows in tables(measure(loaded, experiment.classes, pairs, short_side)).items():
-        show_table(rows, title or None)
-
-
-@vlm.command("label")
-def label_with_vlm(
-    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
-    folder: Annotated[Path, typer.Argument(help="where to write KEY.png, one label map a photo")],
-    data: Annotated[str, typer.Option(help="experiment whose unlabelled photos, classes and guidance are taken")],
-    changes: Changes = None,
-) -> None:
-    """Write a guide's label maps of the dataset's unlabelled photos once, for guidance.labels."""
-    apply_environment()
-    from semivl.config import check
-    from semivl.evaluation.labels import write_labels
-    from semivl.evaluation.pairs import unlabelled_photos
-    from semivl.methods.parts.guidance import GuidanceSettings
-    from semivl.nets.vlm import load_vlm
-
-    experiment = load_checked(data, changes)[0]
-    settings = check(GuidanceSettings, experiment.method.settings.get("guidance", {}), "guidance")
-    guide = load_vlm(named_vlm(name), experiment.classes, experiment.guidance.table_side or experiment.train.crop)
-    with working(f"label maps in {folder}") as say:
-        tell = lambda done: say(f"{done} photos") if done % 200 == 0 else None  # noqa: E731
-        written = write_labels(guide, settings, unlabelled_photos(experiment), folder, tell)
-    print(f"{written.photos} label maps; {100 * written.labelled:.1f} % of the pixels have a label")
-
-
 @app.command()
 def demo() -> None:
     """Start the services, make scenes, run the baseline and SemiVL through the loop, and compare them."""
@@ -253,46 +205,6 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
     return runs.outcome(started) | {"run": runs.page(started)}
 
 
-def load_checked(experiment: str, changes: list[str] | None) -> tuple["Config", dict[str, Any]]:
-    """The experiment with the changes of the command line, and the changes as the flows take them."""
-    from semivl.config import load
-
-    overrides = as_overrides(changes)
-    return load(experiment, overrides), overrides
-
-
-def named_vlm(name: str) -> "VlmConfig":
-    """The model of that file in conf/vlm; one with a colon is a model itself, such as spoken:PATH."""
-    from semivl.config import VlmConfig, check, expanded
-
-    described = {"model": name} if ":" in name else expanded({"guidance": {"vlm": name}})["guidance"]["vlm"]
-    return check(VlmConfig, described, f"vlm {name}")
-
-
-def as_overrides(changes: list[str] | None) -> dict[str, Any]:
-    """The changes of the command line, nested.
-
-    Raises:
-        ConfigError: CONF005, one of them is not KEY=VALUE.
-    """
-    from omegaconf import OmegaConf
-
-    from semivl.errors import ConfigError
-
-    for change in changes or ():
-        if "=" not in change:
-            raise ConfigError("CONF005", f"{change} is no setting.", "Write KEY=VALUE, such as train.steps=200.")
-    nested: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(changes or ())))
-    return nested
-
-
-def apply_environment() -> None:
-    """Lets this process find the services in use; before the first import of Prefect or MLflow."""
-    from semivl.services import environment
-
-    environment.apply_environment()
-
-
 def demo_folder() -> Path:
     """Where the demo's scenes lie: the source of the experiment."""
     from semivl.config import load
@@ -321,33 +233,3 @@ def show_outcomes(rows: list[dict[str, Any]]) -> None:
     print(f"\nmodel   {rows[-1].get('model page', '')}")
     print(f"runs    {runs.runs_page()}")
     print(f"report  {rows[-1].get('report', '')}")
-
-
-def show_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
-    """Rows under their names, the addresses whole."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _WIDE
-    console.print(table)
-
-
-@contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Shows on a terminal that something goes on; gives what says a line of it."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        print(what, flush=True)
-        yield lambda line: print(line, flush=True)
-        return
-    with console.status(what):
-        yield console.print

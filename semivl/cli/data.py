@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semivl.cli_tables import diff_json, log_row, plain, progress, show_diff, size_of, when
+from semivl.cli.tables import diff_json, log_row, plain, progress, show_diff, size_of, when
 
 if TYPE_CHECKING:
     from semivl.data.garbage import Garbage
@@ -21,7 +21,7 @@ Version = Annotated[str | None, typer.Option(help="the current one where left ou
 @data.command()
 def log(dataset: Dataset = None, experiment: Experiment = "demo") -> None:
     """List the versions, the current one first: + samples added, - forgotten, ~ changed since the parent."""
-    from semivl.cli import show_table
+    from semivl.cli.common import show_table
     from semivl.data import history
     from semivl.data.store import open_store
 
@@ -60,7 +60,7 @@ def show(
     """Show one sample: what is known of it, where it lies, what became of it from version to version."""
     from dataclasses import asdict
 
-    from semivl.cli import show_table
+    from semivl.cli.common import show_table
     from semivl.data import history
     from semivl.data.shards import shard_key
     from semivl.data.store import open_store
@@ -167,7 +167,7 @@ def dataset_name(dataset: str | None, experiment: str) -> str:
 
 def _show_holders(found: "Garbage", shards: set[str], sources: tuple[str, ...], removed: bool) -> None:
     """What held forgotten samples and is gone, and what holds them still or may, with what to do."""
-    from semivl.cli import show_table
+    from semivl.cli.common import show_table
     from semivl.data.garbage import drop_cached
 
     dropped = drop_cached(_cache(), shards)

@@ -1,0 +1,56 @@
+"""`semivl vlm`: what a vision-language model knows of your images, before it guides."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semivl.cli.common import Changes, apply_environment, load_checked, named_vlm, show_table, working
+
+vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
+
+
+@vlm.command("eval")
+def evaluate_vlm(
+    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
+    source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
+    short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
+    changes: Changes = None,
+) -> None:
+    """Measure what a vision-language model knows of labelled images, and advise scale and threshold for guidance."""
+    apply_environment()
+    from semivl.evaluation.language import measure, tables
+    from semivl.evaluation.pairs import snapshot_pairs, source_pairs
+    from semivl.nets.vlm import load_vlm
+
+    experiment = load_checked(data, changes)[0]
+    side = experiment.guidance.table_side or experiment.train.crop
+    loaded = load_vlm(named_vlm(name), experiment.classes, side)
+    pairs = source_pairs(experiment) if source else snapshot_pairs(experiment)
+    for title, rows in tables(measure(loaded, experiment.classes, pairs, short_side)).items():
+        show_table(rows, title or None)
+
+
+@vlm.command("label")
+def label_with_vlm(
+    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    folder: Annotated[Path, typer.Argument(help="where to write KEY.png, one label map a photo")],
+    data: Annotated[str, typer.Option(help="experiment whose unlabelled photos, classes and guidance are taken")],
+    changes: Changes = None,
+) -> None:
+    """Write a guide's label maps of the dataset's unlabelled photos once, for guidance.labels."""
+    apply_environment()
+    from semivl.config import check
+    from semivl.evaluation.labels import write_labels
+    from semivl.evaluation.pairs import unlabelled_photos
+    from semivl.methods.parts.guidance import GuidanceSettings
+    from semivl.nets.vlm import load_vlm
+
+    experiment = load_checked(data, changes)[0]
+    settings = check(GuidanceSettings, experiment.method.settings.get("guidance", {}), "guidance")
+    guide = load_vlm(named_vlm(name), experiment.classes, experiment.guidance.table_side or experiment.train.crop)
+    with working(f"label maps in {folder}") as say:
+        tell = lambda done: say(f"{done} photos") if done % 200 == 0 else None  # noqa: E731
+        written = write_labels(guide, settings, unlabelled_photos(experiment), folder, tell)
+    print(f"{written.photos} label maps; {100 * written.labelled:.1f} % of the pixels have a label")

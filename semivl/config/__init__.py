@@ -1,0 +1,51 @@
+"""The experiment: what conf/ says, merged with OmegaConf and checked by frozen pydantic models.
+
+`conf/experiment/NAME.yaml` names one file of each group (`data: scenes`) and overrides what it wants to
+(`data: {use: scenes, labelled: 12}`). With `base: OTHER` it starts from another experiment. `load` returns the checked
+whole. The flows take `Overrides`, the same models with every field optional, so that Prefect's page shows them as a
+form.
+"""
+
+from semivl.config.data import ClassDefinition, Classes, DataConfig, Rule, Suite
+from semivl.config.experiment import (
+    CONF,
+    GROUPS,
+    SUITE,
+    Config,
+    Overrides,
+    check,
+    expanded,
+    experiments,
+    load,
+    load_suite,
+)
+from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
+from semivl.config.record import IGNORE, Record
+from semivl.config.run import ComputeConfig, EvaluationConfig, GateConfig
+
+__all__ = [
+    "CONF",
+    "GROUPS",
+    "IGNORE",
+    "SUITE",
+    "ClassDefinition",
+    "Classes",
+    "ComputeConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "GateConfig",
+    "GuidanceConfig",
+    "MethodConfig",
+    "Overrides",
+    "Record",
+    "Rule",
+    "Suite",
+    "TrainConfig",
+    "VlmConfig",
+    "check",
+    "expanded",
+    "experiments",
+    "load",
+    "load_suite",
+]

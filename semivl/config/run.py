@@ -1,0 +1,50 @@
+"""Where it runs, how it is scored and when it is promoted: conf/compute, conf/gate, the experiment's evaluation."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from semivl.config.record import Record
+
+
+class ComputeConfig(Record):
+    """Where a training runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = Field(0, ge=0, description="processes that decode and crop")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's own choice where empty")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the networks; losses and cosines stay fp32")
+    compile: bool = Field(False, description="torch.compile the blocks of the encoder and the decoder's convolutions")
+    class_chunk: int | None = Field(
+        10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
+    )
+    ray: str | None = Field(
+        None, description="address of a Ray cluster that ingests; processes of this machine where empty"
+    )
+    cache_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="shards kept on the local disk at the most; half of the disk they leave free where empty",
+    )
+
+
+class EvaluationConfig(Record):
+    """How a model is scored: by a sliding window (spec 5)."""
+
+    mode: Literal["average_logits", "sum_probabilities"] = Field(
+        "average_logits", description="what overlapping windows add up; sum_probabilities cuts the last ones short"
+    )
+    short_side: int | None = Field(None, ge=16, description="resize so before prediction; native size where empty")
+    window: int = Field(512, ge=16)
+    stride: int = Field(426, ge=1)
+    batch: int = Field(4, ge=1, description="windows predicted at once")
+    repeat_to_multiple_of: int = Field(
+        1, ge=1, description="count the first images twice until their number divides, as that many GPUs once did"
+    )
+
+
+class GateConfig(Record):
+    """When a challenger replaces the champion."""
+
+    margin: float = Field(0.0, ge=0, description="mIoU in points by which the challenger must be better")
+    floor: float = Field(0.0, ge=0, le=100, description="mIoU that the first champion needs")
