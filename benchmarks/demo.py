@@ -24,7 +24,8 @@ from semivl.data.cache import ShardCache
 from semivl.data.ingest import ingest
 from semivl.data.snapshot import Snapshot, read
 from semivl.data.store import Store, open_store
-from semivl.evaluation.scores import Scores, evaluate
+from semivl.evaluation.evaluate import evaluate
+from semivl.evaluation.scores import Scores
 from semivl.settings import home
 from semivl.training.bundle import load_bundle, train_key
 from semivl.training.trainer import train

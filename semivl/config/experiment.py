@@ -55,8 +55,12 @@ class Config(Record):
         return self.model or f"semivl-{self.data.dataset}"
 
     def digest(self, *parts: str) -> str:
-        """Sixteen hex digits of the named parts of the experiment: the same settings, the same digest."""
+        """Sixteen hex digits of the named parts of the experiment: the same settings, the same digest.
+
+        At which sizes latency is measured decides nothing.
+        """
         chosen = self.model_dump(mode="json", include=set(parts))
+        chosen.get("evaluation", {}).pop("latency_sizes", None)
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from semivl.config.record import Record
 
@@ -37,9 +37,12 @@ class EvaluationConfig(Record):
     short_side: int | None = Field(None, ge=16, description="resize so before prediction; native size where empty")
     window: int = Field(512, ge=16)
     stride: int = Field(426, ge=1)
-    batch: int = Field(4, ge=1, description="windows predicted at once")
+    batch: int = Field(4, ge=1, description="windows predicted at once, of several photos where they are small")
     repeat_to_multiple_of: int = Field(
         1, ge=1, description="count the first images twice until their number divides, as that many GPUs once did"
+    )
+    latency_sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        ((320, 240), (640, 480)), description="width and height of photos whose cost, one at a time, is measured"
     )
 
 

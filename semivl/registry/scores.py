@@ -2,74 +2,129 @@
 
 import io
 import re
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.entities import Metric
+from pydantic import ValidationError
 
+from semivl.data.sample import Split
 from semivl.data.store import Store
-from semivl.evaluation.scores import Evaluation, Scores
+from semivl.evaluation.calibration import reliability_plot
+from semivl.evaluation.scores import Evaluation, Scores, per_class
 from semivl.registry.package import model_version
 from semivl.registry.tracking import client
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
 
 def save_scores(store: Store, evaluation: Evaluation) -> Scores:
-    """Keeps the evaluation; scores.json comes last, so what can be read is whole. The first kept stays."""
+    """Keeps the evaluation; scores.json comes last, so what can be read is whole. The first kept stays.
+
+    What an earlier release kept and this one cannot read is replaced.
+    """
     scores = evaluation.scores
     assert scores.model_version is not None, "Evaluation.of names the version"
     folder = _folder(scores.model, scores.model_version, scores.digest)
-    table, matrix = io.BytesIO(), io.BytesIO()
-    pq.write_table(evaluation.per_image, table)
+    kept = _read(store, f"{folder}/scores.json")
+    if kept:
+        return kept
+    matrix = io.BytesIO()
     np.save(matrix, evaluation.confusion, allow_pickle=False)
-    store.put_if_absent(f"{folder}/per_image.parquet", table.getvalue())
-    store.put_if_absent(f"{folder}/confusion.npy", matrix.getvalue())
-    if store.put_if_absent(f"{folder}/scores.json", scores.model_dump_json(indent=1).encode()):
-        return scores
-    return Scores.model_validate_json(store.get(f"{folder}/scores.json"))
+    store.put(f"{folder}/per_image.parquet", _parquet(evaluation.per_image))
+    store.put(f"{folder}/per_class.parquet", _parquet(per_class(evaluation)))
+    store.put(f"{folder}/confusion.npy", matrix.getvalue())
+    store.put(f"{folder}/scores.json", scores.model_dump_json(indent=1).encode())
+    return scores
 
 
 def read_scores(store: Store, model: str, version: int, digest: str) -> Evaluation | None:
     """What `save_scores` kept for that version on the images of that digest; None where it has not."""
     folder = _folder(model, version, digest)
-    if not store.exists(f"{folder}/scores.json"):
+    scores = _read(store, f"{folder}/scores.json")
+    if scores is None:
         return None
     return Evaluation(
-        Scores.model_validate_json(store.get(f"{folder}/scores.json")),
+        scores,
         pq.read_table(pa.BufferReader(store.get(f"{folder}/per_image.parquet"))),
         np.load(io.BytesIO(store.get(f"{folder}/confusion.npy")), allow_pickle=False),
     )
 
 
-def publish_scores(scores: Scores, report: Path) -> None:
-    """Shows the scores on the version's page, and puts report/index.html among its run's artifacts.
+def _read(store: Store, key: str) -> Scores | None:
+    """The scores there; None where nothing is, or what an earlier release wrote."""
+    found = store.get_with_etag(key)
+    if found is None:
+        return None
+    try:
+        return Scores.model_validate_json(found[0])
+    except ValidationError:
+        return None
+
+
+def is_published(version: "ModelVersion", split: Split, digest: str) -> bool:
+    """Whether the version's page shows its scores on these images."""
+    return version.tags.get(_tag(split, "scores_digest")) == digest
+
+
+def publish_scores(evaluation: Evaluation, report: Path | None = None) -> None:
+    """Shows the scores on the version's page, and puts tables, plot and report among its run's artifacts.
+
+    Those on the training split have tags of their own, and leave the description to the evaluation split's.
 
     Args:
         report: the file that `write_report` wrote; its name must be index.html.
     """
-    assert report.name == "index.html" and scores.model_version is not None
+    scores = evaluation.scores
+    assert (report is None or report.name == "index.html") and scores.model_version is not None
     version = model_version(scores.model, scores.model_version)
     number = str(version.version)
-    tags = {
-        "semivl.miou": f"{scores.miou:.2f}",
-        "semivl.scores_digest": scores.digest,
-        "semivl.scores_snapshot": scores.snapshot,
-    }
     if version.run_id:
-        client().log_artifact(version.run_id, str(report), "report")
+        _log_tables(version.run_id, evaluation)
+        if report:
+            client().log_artifact(version.run_id, str(report), "report")
         _log_metrics(version.run_id, scores)
+    tags = {"miou": f"{scores.miou:.2f}", "scores_snapshot": scores.snapshot, "scores_digest": scores.digest}
     for name, value in tags.items():
-        client().set_model_version_tag(scores.model, number, name, value)
-    client().update_model_version(scores.model, number, _summary(scores))
+        client().set_model_version_tag(scores.model, number, _tag(scores.split, name), value)
+    if scores.split == "val":
+        client().update_model_version(scores.model, number, _summary(scores))
+
+
+def _tag(split: Split, name: str) -> str:
+    return f"semivl.{name}" if split == "val" else f"semivl.{split}_{name}"
+
+
+def _log_tables(run_id: str, evaluation: Evaluation) -> None:
+    """The scores of every image and class as Parquet, and how well confidence is calibrated as a picture."""
+    scores = evaluation.scores
+    files = {
+        "per_image.parquet": _parquet(evaluation.per_image),
+        "per_class.parquet": _parquet(per_class(evaluation)),
+        "scores.json": scores.model_dump_json(indent=1).encode(),
+        "reliability.png": reliability_plot(scores.reliability),
+    }
+    with tempfile.TemporaryDirectory() as place:
+        for name, body in files.items():
+            (Path(place) / name).write_bytes(body)
+        client().log_artifacts(run_id, place, f"scores/{scores.split}-{scores.digest}")
 
 
 def _log_metrics(run_id: str, scores: Scores) -> None:
     """Shows the scores among the run's metrics, once."""
-    values = {"miou": scores.miou, "accuracy": scores.accuracy, "ms_per_image": scores.ms_per_image}
-    values |= {f"iou/{name}": value for name, value in scores.iou.items() if value is not None}
-    named = {re.sub(r"[^\w. /-]", "_", f"{scores.split}/{name}"): value for name, value in values.items()}
+    whole = ("miou", "accuracy", "boundary_miou", "ece", "confidence", "ms_per_image", "peak_memory_mib")
+    values: dict[str, float | None] = {name: getattr(scores, name) for name in whole}
+    values["model_bytes"] = float(scores.model_bytes)
+    for kind in ("iou", "class_accuracy", "boundary_iou"):
+        values |= {f"{kind}/{name}": value for name, value in getattr(scores, kind).items()}
+    values |= {f"latency_ms/{one.width}x{one.height}": one.ms for one in scores.latency}
+    named = {re.sub(r"[^\w. /-]", "_", f"{scores.split}/{k}"): v for k, v in values.items() if v is not None}
     known = client().get_run(run_id).data.metrics
     if any(known.get(name) != value for name, value in named.items()):
         now = int(1000 * time.time())
@@ -79,7 +134,8 @@ def _log_metrics(run_id: str, scores: Scores) -> None:
 def _summary(scores: Scores) -> str:
     where = f"`{scores.dataset}` snapshot `{scores.snapshot}`"
     lines = [
-        f"**{scores.miou:.1f} mIoU** on {scores.images} images of {where}.",
+        f"**{scores.miou:.1f} mIoU** on {scores.images} images of {where}; boundary mIoU {scores.boundary_miou:.1f}, "
+        f"accuracy {scores.accuracy:.1f}, calibration error {scores.ece:.1f}.",
         "",
         "| class | IoU |",
         "|---|---|",
@@ -88,5 +144,11 @@ def _summary(scores: Scores) -> str:
     return "\n".join(lines)
 
 
+def _parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
 def _folder(model: str, version: int, digest: str) -> str:
-    return f"scores/{model}/{version}/{digest}"
+    return f"scores/v2/{model}/{version}/{digest}"

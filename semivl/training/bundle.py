@@ -38,6 +38,7 @@ class Predictor:
 
     def __init__(self, card: Card, weights: Path, device: torch.device) -> None:
         self.classes, self.evaluation, self.device = card.classes, card.evaluation, device
+        self.model_bytes = weights.stat().st_size
         self._method = create(card.method)
         vlm = blank_vlm(card.encoder, len(card.classes))
         self._model = self._method.build(card.classes, vlm, training=False)

@@ -26,6 +26,8 @@ class ColourPredictor:
 
     classes = classes_of(*NAMES)
     evaluation = EvaluationConfig(window=32, stride=20)  # pyright: ignore[reportCallIssue]
+    device = torch.device("cpu")
+    model_bytes = 12
 
     def logits(self, images: Tensor) -> Tensor:
         red, green, blue = images.unbind(1)

@@ -8,8 +8,9 @@ import pytest
 
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
+from semivl.evaluation.evaluate import evaluate
 from semivl.evaluation.report import examples, extremes, write_report
-from semivl.evaluation.scores import Evaluation, evaluate
+from semivl.evaluation.scores import Evaluation
 from tests.evaluation.conftest import ColourPredictor
 
 

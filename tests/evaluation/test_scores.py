@@ -10,7 +10,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
 from semivl.errors import RegistryError
-from semivl.evaluation.scores import confusion, evaluate, iou_points, mean_iou, predicted_mask, read_pair, split_digest
+from semivl.evaluation.evaluate import evaluate
+from semivl.evaluation.scores import confusion, iou_points, mean_iou, predicted_mask, read_pair, split_digest
 from tests.evaluation.conftest import NAMES, ColourPredictor, classes_of
 
 
