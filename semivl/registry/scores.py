@@ -23,31 +23,33 @@ from semivl.registry.tracking import client
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+SCORES = "scores.json"
+
 
 def save_scores(store: Store, evaluation: Evaluation) -> Scores:
     """Keeps the evaluation; scores.json comes last, so what can be read is whole. The first kept stays.
 
-    What an earlier release kept and this one cannot read is replaced.
+    What another release kept and this one cannot read is replaced.
     """
     scores = evaluation.scores
     assert scores.model_version is not None, "Evaluation.of names the version"
     folder = _folder(scores.model, scores.model_version, scores.digest)
-    kept = _read(store, f"{folder}/scores.json")
-    if kept:
+    if kept := _read(store, folder):
         return kept
+    put = store.put if store.exists(f"{folder}/{SCORES}") else store.put_if_absent
     matrix = io.BytesIO()
     np.save(matrix, evaluation.confusion, allow_pickle=False)
-    store.put(f"{folder}/per_image.parquet", _parquet(evaluation.per_image))
-    store.put(f"{folder}/per_class.parquet", _parquet(per_class(evaluation)))
-    store.put(f"{folder}/confusion.npy", matrix.getvalue())
-    store.put(f"{folder}/scores.json", scores.model_dump_json(indent=1).encode())
-    return scores
+    put(f"{folder}/per_image.parquet", _parquet(evaluation.per_image))
+    put(f"{folder}/per_class.parquet", _parquet(per_class(evaluation)))
+    put(f"{folder}/confusion.npy", matrix.getvalue())
+    put(f"{folder}/{SCORES}", scores.model_dump_json(indent=1).encode())
+    return _read(store, folder) or scores
 
 
 def read_scores(store: Store, model: str, version: int, digest: str) -> Evaluation | None:
     """What `save_scores` kept for that version on the images of that digest; None where it has not."""
     folder = _folder(model, version, digest)
-    scores = _read(store, f"{folder}/scores.json")
+    scores = _read(store, folder)
     if scores is None:
         return None
     return Evaluation(
@@ -57,9 +59,9 @@ def read_scores(store: Store, model: str, version: int, digest: str) -> Evaluati
     )
 
 
-def _read(store: Store, key: str) -> Scores | None:
-    """The scores there; None where nothing is, or what an earlier release wrote."""
-    found = store.get_with_etag(key)
+def _read(store: Store, folder: str) -> Scores | None:
+    """The scores there; None where nothing is, or what another release wrote."""
+    found = store.get_with_etag(f"{folder}/{SCORES}")
     if found is None:
         return None
     try:
@@ -107,7 +109,7 @@ def _log_tables(run_id: str, evaluation: Evaluation) -> None:
     files = {
         "per_image.parquet": _parquet(evaluation.per_image),
         "per_class.parquet": _parquet(per_class(evaluation)),
-        "scores.json": scores.model_dump_json(indent=1).encode(),
+        SCORES: scores.model_dump_json(indent=1).encode(),
         "reliability.png": reliability_plot(scores.reliability),
     }
     with tempfile.TemporaryDirectory() as place:

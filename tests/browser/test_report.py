@@ -37,7 +37,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = Scores(
         model="semivl-farm", model_version=4, dataset="farm", snapshot="0123456789abcdef", split="val", digest="d" * 16,
         images=14, pixels=int(total.sum()), miou=mean_iou(total) or 0.0, iou=ious, ms_per_image=81.0,
-        accuracy=float(100 * total.trace() / total.sum()), peak_memory_mib=900.0,
+        accuracy=float(100 * total.trace() / total.sum()), peak_memory_mib=900.0, class_accuracy=ious,
+        boundary_iou=ious, boundary_miou=20.0, ece=5.0, confidence=55.0, reliability=(), slices=(), latency=(),
+        model_bytes=1000,
     )  # fmt: skip
     table = pa.table({name: [getattr(e, name) for e in shown.values()] for name in ("key", "source", "iou")})
     best, worst = extremes(table)

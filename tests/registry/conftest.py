@@ -17,7 +17,7 @@ from semivl.config import (
     VlmConfig,
 )
 from semivl.data.snapshot import Manifest
-from semivl.evaluation.scores import Scores
+from semivl.evaluation.scores import Bin, Latency, Scores
 from semivl.methods import create
 from semivl.registry.runs import open_run
 from semivl.training.bundle import save_bundle
@@ -87,7 +87,10 @@ def scored(config: Config, manifest: Manifest) -> Callable[..., Scores]:
         return Scores(
             model=config.registered_model, model_version=version, dataset=manifest.dataset, snapshot=manifest.version,
             split="val", digest=digest, images=4, pixels=400, miou=miou, iou={"class 0": miou, "class 1": None},
-            accuracy=50.0, ms_per_image=3.0, peak_memory_mib=100.0,
+            accuracy=50.0, class_accuracy={"class 0": 50.0, "class 1": None}, ms_per_image=3.0, peak_memory_mib=100.0,
+            boundary_iou={"class 0": 20.0, "class 1": None}, boundary_miou=20.0, ece=5.0, confidence=55.0,
+            reliability=(Bin(low=0.0, high=1.0, pixels=400, confidence=55.0, accuracy=50.0),), slices=(),
+            latency=(Latency(width=320, height=240, ms=12.0, peak_memory_mib=80.0),), model_bytes=1000,
         )  # fmt: skip
 
     return make
