@@ -1,4 +1,4 @@
-"""Where it runs, how it is scored and when it is promoted: conf/compute, conf/gate, the experiment's evaluation."""
+"""Where it runs and how it is scored: conf/compute, the experiment's evaluation."""
 
 from typing import Literal
 
@@ -41,10 +41,3 @@ class EvaluationConfig(Record):
     repeat_to_multiple_of: int = Field(
         1, ge=1, description="count the first images twice until their number divides, as that many GPUs once did"
     )
-
-
-class GateConfig(Record):
-    """When a challenger replaces the champion."""
-
-    margin: float = Field(0.0, ge=0, description="mIoU in points by which the challenger must be better")
-    floor: float = Field(0.0, ge=0, le=100, description="mIoU that the first champion needs")

@@ -55,6 +55,10 @@ class Scores(Record):
     """median time from the decoded photo to its mask"""
     peak_memory_mib: float
     """of the GPU where one predicts, else of the process"""
+    ece: float = 0.0
+    """expected calibration error in points"""
+    model_bytes: int = 0
+    """of the model's files"""
 
     @property
     def absent(self) -> tuple[str, ...]:
