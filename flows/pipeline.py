@@ -34,7 +34,7 @@ def pipeline(experiment: str = "demo", overrides: Overrides | None = None) -> De
     validate(experiment, overrides, snapshot=snapshot)
     version = train(experiment, overrides, snapshot=snapshot)
     scores = evaluate(experiment, overrides, version=version, snapshot=snapshot)
-    decision = promote(experiment, overrides, version=version, snapshot=snapshot)
+    decision = promote(experiment, overrides, version=version)
     summarise(load(experiment, overrides), scores, decision)
     return decision
 

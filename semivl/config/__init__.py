@@ -19,9 +19,10 @@ from semivl.config.experiment import (
     load,
     load_suite,
 )
+from semivl.config.gate import GateConfig
 from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
 from semivl.config.record import IGNORE, Record
-from semivl.config.run import ComputeConfig, EvaluationConfig, GateConfig
+from semivl.config.run import ComputeConfig, EvaluationConfig
 
 __all__ = [
     "CONF",

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from yaml import YAMLError
 
 from semivl.config.data import Classes, DataConfig, Suite
+from semivl.config.gate import GateConfig
 from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
 from semivl.config.record import Record
-from semivl.config.run import ComputeConfig, EvaluationConfig, GateConfig
+from semivl.config.run import ComputeConfig, EvaluationConfig
 from semivl.errors import ConfigError
 from semivl.settings import ROOT
 

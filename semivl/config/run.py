@@ -1,4 +1,4 @@
-"""Where it runs, how it is scored and when it is promoted: conf/compute, conf/gate, the experiment's evaluation."""
+"""Where it runs and how it is scored: conf/compute, the experiment's evaluation."""
 
 from typing import Literal
 
@@ -44,10 +44,3 @@ class EvaluationConfig(Record):
     latency_sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
         ((320, 240), (640, 480)), description="width and height of photos whose cost, one at a time, is measured"
     )
-
-
-class GateConfig(Record):
-    """When a challenger replaces the champion."""
-
-    margin: float = Field(0.0, ge=0, description="mIoU in points by which the challenger must be better")
-    floor: float = Field(0.0, ge=0, le=100, description="mIoU that the first champion needs")

@@ -64,6 +64,10 @@ class Scores(Record):
     """median over the images of the time from decoded photo to mask; photos predicted together share theirs evenly"""
     peak_memory_mib: float
     """of the GPU where one predicts, else of the process"""
+    ece: float = 0.0
+    """expected calibration error in points"""
+    model_bytes: int = 0
+    """of the model's files"""
 
     @property
     def absent(self) -> tuple[str, ...]:

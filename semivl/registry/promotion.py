@@ -1,165 +1,136 @@
-"""The gate: a challenger becomes champion only if it is better on the same images.
+"""A decision carried out: recorded first, then the champion's line moves, then all that shows it in MLflow.
 
-The decision is recorded in S3 first, then the alias moves. A promotion that is killed anywhere in between
-ends the same when it runs again, and what is decided stays decided.
+    record in S3 (the first counts) -> reign in S3 (one wins) -> alias -> tags and artifact
+
+A kill between any two of them is completed by the next run, with the same end. A promotion that another one forestalled
+moves nothing: its challenger is decided on anew, against the new champion.
 """
 
-from semivl.config import GateConfig, Record
+import logging
+from collections.abc import Callable
+
 from semivl.data.store import Store
 from semivl.errors import RegistryError
-from semivl.evaluation.scores import Scores
-from semivl.registry.package import CHALLENGER, alias_version
+from semivl.registry.decision import OVERTAKEN, Decision, key_of, overtaken, record, recorded
+from semivl.registry.package import CHALLENGER, alias_version, model_version
+from semivl.registry.reigns import CHAMPION as CHAMPION
+from semivl.registry.reigns import Reign, champion, crown, follow, now, reign_of, reigns
 from semivl.registry.tracking import client
 
-CHAMPION = "champion"
+_log = logging.getLogger(__name__)
+ATTEMPTS = 20
+"""one promotion wins every round, so this many may run at once"""
+Decide = Callable[[Reign | None], Decision]
+CarryOut = Callable[[Decision], Decision]
 
 
-class Decision(Record):
-    """What the gate found, and why."""
+def settle(
+    store: Store, model: str, challenger: int, digest: str, decide: Decide, carry_out: CarryOut | None = None
+) -> Decision:
+    """The decision about the challenger on these images, carried out; decided anew where another champion came first.
 
-    model: str
-    challenger: int
-    champion: int | None
-    """the version that carried the alias `champion` when this was decided"""
-    digest: str
-    challenger_miou: float
-    champion_miou: float | None
-    margin: float
-    promoted: bool
-    reason: str
-
-
-def decide(gate: GateConfig, challenger: Scores, champion: Scores | None) -> Decision:
-    """Whether the challenger takes over: it must lead, and by the margin; the first one must reach the floor.
+    Args:
+        digest: of the evaluation images that `decide` compares on.
+        decide: what compares the challenger with the version that reigns, if it is not on record.
+        carry_out: `apply` on this store where empty.
 
     Raises:
-        RegistryError: REG006 the two were scored on different images, REG008 they are the same version.
+        RegistryError: REG008 the challenger is champion, and no decision of the gate made it so; REG007 others keep
+            becoming champion.
     """
-    if champion and champion.digest != challenger.digest:
-        raise RegistryError(
-            "REG006",
-            f"challenger and champion of {challenger.model} were scored on different images "
-            f"({challenger.digest}, {champion.digest}).",
-            "Evaluate both on the same snapshot: semivl-promote does.",
-        )
-    if champion and champion.model_version == challenger.model_version:
-        raise RegistryError(
-            "REG008",
-            f"version {challenger.model_version} of {challenger.model} is the champion already.",
-            "Train a new challenger: semivl-train.",
-        )
-    assert challenger.model_version is not None
-    promoted, reason = _verdict(gate, challenger.miou, champion.miou if champion else None)
-    return Decision(
-        model=challenger.model,
-        challenger=challenger.model_version,
-        champion=champion.model_version if champion else None,
-        digest=challenger.digest,
-        challenger_miou=challenger.miou,
-        champion_miou=champion.miou if champion else None,
-        margin=gate.margin,
-        promoted=promoted,
-        reason=reason,
-    )
-
-
-def _verdict(gate: GateConfig, challenger: float, champion: float | None) -> tuple[bool, str]:
-    if champion is None:
-        reached = challenger >= gate.floor
-        return reached, f"first champion: {challenger:.2f} mIoU, the floor is {gate.floor:.2f}"
-    lead = challenger - champion
-    wanted = f"at least {gate.margin:.2f} points" if gate.margin else "any lead"
-    return (
-        lead > 0 and lead >= gate.margin,
-        f"{challenger:.2f} against {champion:.2f} mIoU, {lead:+.2f}; wanted: {wanted}",
-    )
-
-
-def recorded(store: Store, model: str, challenger: int, digest: str) -> Decision | None:
-    """The decision about this challenger on these images, if there is one that still stands."""
-    key = f"{_place(model, challenger, digest)}.json"
-    if not store.exists(key):
-        return None
-    decision = Decision.model_validate_json(store.get(key))
-    return None if _overtaken(store, decision) else decision
+    for _ in range(ATTEMPTS):
+        reign = champion(store, model)
+        if reign and reign.version == challenger:
+            return finish(store, crowning(store, reign))
+        decision = recorded(store, model, challenger, reign, digest) or decide(reign)
+        try:
+            return carry_out(decision) if carry_out else apply(store, decision)
+        except RegistryError as error:
+            if error.code != "REG007":
+                raise
+            _log.info("%s; version %d is decided on anew", error.what, challenger)
+    raise _overtaken(model, challenger)
 
 
 def apply(store: Store, decision: Decision) -> Decision:
-    """Records the decision and carries it out; returns the one that counts.
-
-    Where this challenger was decided on these images before, that decision counts, and is completed if it had
-    been cut short. Only where another champion came in between is the new decision taken in its place.
+    """Records the decision and carries it out; the one that counts.
 
     Raises:
-        RegistryError: REG007 the champion is no longer the one that the decision saw.
+        RegistryError: REG007 another version became champion first. The record then says so.
     """
-    decision = _record(store, decision)
-    if _carried_out(store, decision):
-        return decision
-    if decision.promoted:
-        _move_alias(decision)
-    tags = {
-        "gate.reason": decision.reason,
-        "gate.challenger_miou": f"{decision.challenger_miou:.2f}",
-        "gate.champion_miou": "" if decision.champion_miou is None else f"{decision.champion_miou:.2f}",
-        "gate.decision": "promoted" if decision.promoted else "rejected",
-    }
-    if decision.promoted and alias_version(decision.model, CHALLENGER) == decision.challenger:
-        client().delete_registered_model_alias(decision.model, CHALLENGER)
-    for name, value in tags.items():
-        client().set_model_version_tag(decision.model, str(decision.challenger), name, value)
-    store.put_if_absent(_key(decision, "done"), b"carried out\n")
+    decision = record(store, decision)
+    if OVERTAKEN in decision.failed:  # another run of the same challenger was here
+        raise _overtaken(decision.model, decision.challenger)
+    if not decision.promoted:
+        return finish(store, decision)
+    key = key_of(decision.model, decision.name)
+    reign = Reign(
+        model=decision.model, number=decision.reign + 1, version=decision.challenger, before=decision.champion,
+        kind="promotion", reason=decision.reason, by=decision.approved_by, since=now(), decision=key,
+    )  # fmt: skip
+    if not crown(store, reign):
+        begun = reign_of(store, decision.model, reign.number)
+        assert begun
+        if begun.decision != key:
+            store.put(key, overtaken(decision, [begun]).model_dump_json(indent=1).encode())
+            follow(store, decision.model)
+            raise _overtaken(decision.model, decision.challenger)
+    return finish(store, decision)
+
+
+def finish(store: Store, decision: Decision) -> Decision:
+    """All that shows a recorded decision: alias, tags of the version, the record among its run's artifacts."""
+    model, number = decision.model, str(decision.challenger)
+    follow(store, model)
+    if decision.promoted and alias_version(model, CHALLENGER) == decision.challenger:
+        client().delete_registered_model_alias(model, CHALLENGER)
+    version = model_version(model, decision.challenger)
+    if version.run_id:
+        client().log_dict(version.run_id, decision.model_dump(mode="json"), f"gate/{decision.name}.json")
+    for name, value in _tags(decision).items():
+        if version.tags.get(name) != value:
+            client().set_model_version_tag(model, number, name, value)
     return decision
 
 
-def _record(store: Store, decision: Decision) -> Decision:
-    key, body = _key(decision, "json"), decision.model_dump_json(indent=1).encode()
-    found = store.get_with_etag(key)
-    if found is None:
-        _require_seen(decision)
-        if store.put_if_absent(key, body):
-            return decision
-        return Decision.model_validate_json(store.get(key))
-    earlier = Decision.model_validate_json(found[0])
-    if not _overtaken(store, earlier):
-        return earlier
-    _require_seen(decision)
-    if store.put_if_match(key, body, found[1]):
-        return decision
-    return Decision.model_validate_json(store.get(key))
+def crowning(store: Store, reign: Reign) -> Decision:
+    """The decision that made the version of this reign champion, be it in an earlier reign.
+
+    Raises:
+        RegistryError: REG008 none did.
+    """
+    for earlier in reversed(reigns(store, reign.model)):
+        if earlier.version == reign.version and earlier.decision:
+            return Decision.model_validate_json(store.get(earlier.decision))
+    raise RegistryError(
+        "REG008",
+        f"version {reign.version} of {reign.model} is the champion already.",
+        "Train a new challenger: semivl-train.",
+    )
 
 
-def _move_alias(decision: Decision) -> None:
-    if alias_version(decision.model, CHAMPION) == decision.challenger:
-        return
-    _require_seen(decision)
-    client().set_registered_model_alias(decision.model, CHAMPION, str(decision.challenger))
+def _tags(decision: Decision) -> dict[str, str]:
+    return {
+        "gate.reason": decision.reason[:5000],
+        "gate.failed": " ".join(decision.failed),
+        "gate.challenger_miou": _points(decision.challenger_miou),
+        "gate.champion": str(decision.champion or ""),
+        "gate.champion_miou": _points(decision.champion_miou),
+        "gate.lead": _points(decision.difference),
+        "gate.lead_low": _points(decision.low),
+        "gate.digest": decision.digest,
+        "gate.record": key_of(decision.model, decision.name),
+        "gate.decision": "promoted" if decision.promoted else "rejected",
+    }
 
 
-def _require_seen(decision: Decision) -> None:
-    now = alias_version(decision.model, CHAMPION)
-    if now != decision.champion:
-        raise RegistryError(
-            "REG007",
-            f"the champion of {decision.model} is now version {now}, no longer {decision.champion}.",
-            "Run semivl-promote again: it compares with the new one.",
-        )
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
-def _carried_out(store: Store, decision: Decision) -> bool:
-    return store.exists(_key(decision, "done"))
-
-
-def _overtaken(store: Store, decision: Decision) -> bool:
-    """Whether the decision was cut short, and another champion came before it was completed."""
-    if not decision.promoted or _carried_out(store, decision):
-        return False
-    return alias_version(decision.model, CHAMPION) not in (decision.champion, decision.challenger)
-
-
-def _key(decision: Decision, kind: str) -> str:
-    return f"{_place(decision.model, decision.challenger, decision.digest)}.{kind}"
-
-
-def _place(model: str, challenger: int, digest: str) -> str:
-    return f"decisions/{model}/{challenger}-{digest}"
+def _overtaken(model: str, challenger: int) -> RegistryError:
+    return RegistryError(
+        "REG007",
+        f"another version of {model} became champion while version {challenger} was compared with the one before.",
+        "Run semivl-promote again: it compares with the new one.",
+    )

@@ -17,10 +17,16 @@ from semivl.config import (
     VlmConfig,
 )
 from semivl.data.snapshot import Manifest
+from semivl.data.store import Store
 from semivl.evaluation.scores import Bin, Latency, Scores
 from semivl.methods import create
+from semivl.registry.decision import Decision
+from semivl.registry.package import CHALLENGER
+from semivl.registry.reigns import CHAMPION, champion
 from semivl.registry.runs import open_run
+from semivl.registry.tracking import client
 from semivl.training.bundle import save_bundle
+from tests.registry.cases import decision
 from tests.tiny import CLASSES, SHAPE, tiny_vlm
 
 METHOD = MethodConfig(name="supervised", settings={"decoder": SHAPE.model_dump(mode="json")})
@@ -94,3 +100,21 @@ def scored(config: Config, manifest: Manifest) -> Callable[..., Scores]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def versions(mlflow_server: str) -> str:
+    """A model with versions 1 to 4, of which 1 is champion and 2 challenger; its name. No files are behind them."""
+    name = f"tiny-{uuid.uuid4().hex[:8]}"
+    client().create_registered_model(name)
+    for _ in range(4):
+        client().create_model_version(name, "s3://nowhere/model")
+    client().set_registered_model_alias(name, CHAMPION, "1")
+    client().set_registered_model_alias(name, CHALLENGER, "2")
+    return name
+
+
+@pytest.fixture
+def decided(store: Store, versions: str) -> Callable[..., Decision]:
+    """What the gate says of a version now, not recorded yet."""
+    return lambda challenger, **changes: decision(versions, challenger, champion(store, versions), **changes)

@@ -1,141 +1,161 @@
-"""Only a better model becomes champion, and a gate that is killed anywhere ends the same."""
+"""What is decided is recorded before anything moves, stays decided, and ends the same wherever it was killed."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from semivl.config import Config, GateConfig
-from semivl.data.snapshot import Manifest
+from semivl.config import Config
 from semivl.data.store import Store
 from semivl.errors import RegistryError
-from semivl.evaluation.scores import Scores
-from semivl.registry.package import CHALLENGER, alias_version, model_version, register
-from semivl.registry.promotion import CHAMPION, Decision, apply, decide, recorded
+from semivl.registry.decision import Decision, decisions, key_of, of_version, record
+from semivl.registry.package import CHALLENGER, alias_version, model_version
+from semivl.registry.promotion import CHAMPION, apply, finish, settle
+from semivl.registry.reigns import Reign, champion, crown, now, reigns
 from semivl.registry.tracking import client
+from tests.registry.cases import decision
 
-Scored = Callable[..., Scores]
-
-
-@pytest.fixture
-def versions(run_id: str, bundle: Path, config: Config, manifest: Manifest) -> str:
-    """A model with versions 1, 2, 3, of which 1 is champion and 2 challenger; its name."""
-    name = config.registered_model
-    first = client().get_model_version(name, str(register(run_id, bundle, config, manifest)))
-    for _ in range(2):
-        source = str(first.source)
-        client().create_model_version(name, source, run_id, model_id=source.removeprefix("models:/"))
-    client().set_registered_model_alias(name, CHAMPION, "1")
-    client().set_registered_model_alias(name, CHALLENGER, "2")
-    return name
+Decided = Callable[..., Decision]
 
 
-@pytest.mark.parametrize(
-    ("challenger", "champion", "promoted"),
-    [(50.0, 49.0, True), (49.5, 49.0, True), (49.4, 49.0, False), (49.0, 49.0, False), (10.0, 90.0, False),
-     (10.0, None, True), (9.9, None, False)],
-)  # fmt: skip
-def test_the_gate_wants_the_margin_and_of_the_first_the_floor(
-    scored: Scored, challenger: float, champion: float | None, promoted: bool
-) -> None:
-    other = None if champion is None else scored(1, champion)
-    decision = decide(GateConfig(margin=0.5, floor=10.0), scored(2, challenger), other)
-    assert decision.promoted is promoted
-    assert f"{challenger:.2f}" in decision.reason
-
-
-def test_a_tie_keeps_the_champion_even_without_a_margin(scored: Scored) -> None:
-    assert not decide(GateConfig(), scored(2, 40.0), scored(1, 40.0)).promoted
-    assert decide(GateConfig(), scored(2, 40.01), scored(1, 40.0)).promoted
-
-
-def test_scores_of_different_images_are_not_compared(scored: Scored) -> None:
-    with pytest.raises(RegistryError, match="REG006"):
-        decide(GateConfig(), scored(2, 50, digest="a"), scored(1, 40, digest="b"))
-
-
-def test_a_champion_does_not_challenge_itself(scored: Scored) -> None:
-    with pytest.raises(RegistryError, match="REG008"):
-        decide(GateConfig(), scored(1, 50), scored(1, 50))
-
-
-def check_promoted(store: Store, name: str, decision: Decision) -> None:
-    assert alias_version(name, CHAMPION) == decision.challenger
+def check_promoted(store: Store, name: str, made: Decision) -> None:
+    assert alias_version(name, CHAMPION) == made.challenger
     assert alias_version(name, CHALLENGER) is None
-    tags = model_version(name, decision.challenger).tags
-    assert tags["gate.decision"] == "promoted" and tags["gate.reason"] == decision.reason
-    assert tags["gate.challenger_miou"] == "50.00" and tags["gate.champion_miou"] == "40.00"
-    key = f"decisions/{name}/2-d1.json"
-    assert Decision.model_validate_json(store.get(key)) == decision == recorded(store, name, 2, "d1")
+    version = model_version(name, made.challenger)
+    assert version.tags["gate.decision"] == "promoted" and version.tags["gate.reason"] == made.reason
+    assert version.tags["gate.champion"] == "1" and version.tags["gate.failed"] == ""
+    assert Decision.model_validate_json(store.get(version.tags["gate.record"])) == made
+    assert decisions(store, name) == of_version(store, name, made.challenger) == [made]
+    last = reigns(store, name)[-1]
+    assert (last.version, last.before, last.decision) == (made.challenger, 1, version.tags["gate.record"])
 
 
-@pytest.mark.parametrize("done_before_the_kill", ["nothing", "record", "alias", "challenger removed", "tags", "all"])
+@pytest.mark.parametrize("done_before_the_kill", ["nothing", "record", "reign", "alias", "challenger removed", "all"])
 def test_a_killed_promotion_ends_the_same(
-    store: Store, versions: str, scored: Scored, done_before_the_kill: str
+    store: Store, versions: str, decided: Decided, done_before_the_kill: str
 ) -> None:
-    decision = decide(GateConfig(), scored(2, 50.0), scored(1, 40.0))
-    stages = ["nothing", "record", "alias", "challenger removed", "tags", "all"]
-    done = stages.index(done_before_the_kill)
+    made = decided(2)
+    done = ["nothing", "record", "reign", "alias", "challenger removed", "all"].index(done_before_the_kill)
     if done >= 1:
-        store.put(f"decisions/{versions}/2-d1.json", decision.model_dump_json().encode())
+        record(store, made)
     if done >= 2:
-        client().set_registered_model_alias(versions, CHAMPION, "2")
+        key = key_of(versions, made.name)
+        crown(
+            store,
+            Reign(
+                model=versions, number=2, version=2, before=1, kind="promotion", reason="", since=now(), decision=key
+            ),
+        )
     if done >= 3:
-        client().delete_registered_model_alias(versions, CHALLENGER)
+        client().set_registered_model_alias(versions, CHAMPION, "2")
     if done >= 4:
-        client().set_model_version_tag(versions, "2", "gate.decision", "promoted")
+        client().delete_registered_model_alias(versions, CHALLENGER)
     if done == 5:
-        apply(store, decision)
-    assert apply(store, decision) == decision
-    check_promoted(store, versions, decision)
+        finish(store, made)
+
+    def decides_again(_: Reign | None) -> Decision:
+        assert done == 0, "what is on record is not decided again"
+        return made
+
+    assert settle(store, versions, 2, "d1", decides_again) == made
+    check_promoted(store, versions, made)
 
 
-def test_a_rejected_challenger_changes_nothing_but_its_tags(store: Store, versions: str, scored: Scored) -> None:
-    decision = apply(store, decide(GateConfig(), scored(2, 30.0), scored(1, 40.0)))
-    assert alias_version(versions, CHAMPION) == 1
-    assert model_version(versions, 2).tags["gate.decision"] == "rejected"
-    assert recorded(store, versions, 2, "d1") == decision
-
-
-def test_what_is_decided_is_not_decided_again(store: Store, versions: str, scored: Scored) -> None:
-    first = apply(store, decide(GateConfig(), scored(2, 50.0), scored(1, 40.0)))
-    client().set_registered_model_alias(versions, CHAMPION, "3")  # later, another one took over
-    again = decide(GateConfig(), scored(2, 99.0), scored(3, 60.0))
-    assert apply(store, again) == first
-    assert alias_version(versions, CHAMPION) == 3
-
-
-def test_other_images_are_a_new_decision(store: Store, versions: str, scored: Scored) -> None:
-    apply(store, decide(GateConfig(), scored(2, 30.0), scored(1, 40.0)))
-    apply(store, decide(GateConfig(), scored(2, 50.0, digest="d2"), scored(1, 40.0, digest="d2")))
-    assert alias_version(versions, CHAMPION) == 2
-
-
-def test_the_alias_does_not_move_when_the_champion_changed_meanwhile(
-    store: Store, versions: str, scored: Scored
+def test_the_record_is_among_the_artifacts_of_the_versions_run(
+    store: Store, config: Config, run_id: str, tmp_path: Path
 ) -> None:
-    decision = decide(GateConfig(), scored(2, 50.0), scored(1, 40.0))
-    client().set_registered_model_alias(versions, CHAMPION, "3")
-    with pytest.raises(RegistryError, match=r"REG007.*version 3"):
-        apply(store, decision)
-    assert alias_version(versions, CHAMPION) == 3
-    assert recorded(store, versions, 2, "d1") is None
+    client().create_registered_model(config.registered_model)
+    client().create_model_version(config.registered_model, "s3://nowhere/model", run_id)
+    made = apply(store, decision(config.registered_model, 1, None))
+    path = client().download_artifacts(run_id, f"gate/{made.name}.json", str(tmp_path))
+    assert json.loads(Path(path).read_text()) == made.model_dump(mode="json")
 
 
-def test_a_decision_cut_short_and_overtaken_is_decided_anew(store: Store, versions: str, scored: Scored) -> None:
-    early = decide(GateConfig(), scored(2, 50.0), scored(1, 40.0))
-    store.put(f"decisions/{versions}/2-d1.json", early.model_dump_json().encode())  # killed after the record
-    client().set_registered_model_alias(versions, CHAMPION, "3")
-    assert recorded(store, versions, 2, "d1") is None
-    with pytest.raises(RegistryError, match="REG007"):
-        apply(store, early)
-    late = decide(GateConfig(), scored(2, 50.0), scored(3, 60.0))
-    assert apply(store, late) == late == recorded(store, versions, 2, "d1")
-    assert alias_version(versions, CHAMPION) == 3
+def test_a_refused_challenger_changes_nothing_but_its_tags(store: Store, versions: str, decided: Decided) -> None:
+    made = apply(store, decided(2, lead=-0.1))
+    assert not made.promoted
+    assert alias_version(versions, CHAMPION) == 1 and alias_version(versions, CHALLENGER) == 2
+    tags = model_version(versions, 2).tags
+    assert tags["gate.decision"] == "rejected" and tags["gate.failed"].split()[0] == "GATE004"
+    assert of_version(store, versions, 2) == [made]
+    assert len(reigns(store, versions)) == 1
 
 
-def test_the_first_champion_needs_no_predecessor(store: Store, versions: str, scored: Scored) -> None:
-    client().delete_registered_model_alias(versions, CHAMPION)
-    apply(store, decide(GateConfig(floor=20.0), scored(2, 50.0), None))
+def test_what_is_decided_stays_decided_while_the_champion_reigns(store: Store, versions: str, decided: Decided) -> None:
+    first = apply(store, decided(2, lead=-0.1))
+    assert apply(store, decided(2)) == first
+    assert settle(store, versions, 2, "d1", lambda _: decided(2)) == first
+    assert alias_version(versions, CHAMPION) == 1
+
+
+def test_another_champion_and_other_images_are_new_decisions(store: Store, versions: str, decided: Decided) -> None:
+    apply(store, decided(2, lead=-0.1))
+    apply(store, decided(3))
+    apply(store, decided(2, lead=-0.1))
+    apply(store, decided(2, digest="d2"))
     assert alias_version(versions, CHAMPION) == 2
-    assert model_version(versions, 2).tags["gate.champion_miou"] == ""
+    assert [made.champion for made in of_version(store, versions, 2)] == [3, 3, 1]
+
+
+def test_the_champion_itself_gives_the_decision_that_made_it_one(store: Store, versions: str, decided: Decided) -> None:
+    made = apply(store, decided(2))
+    assert settle(store, versions, 2, "another digest", decided) == made
+
+
+def test_a_champion_that_no_decision_made_is_told(store: Store, versions: str, decided: Decided) -> None:
+    with pytest.raises(RegistryError, match="REG008"):
+        settle(store, versions, 1, "d1", decided)
+
+
+def test_an_overtaken_promotion_moves_nothing_and_says_so(store: Store, versions: str, decided: Decided) -> None:
+    slow, quick = decided(2), decided(3)
+    apply(store, quick)
+    with pytest.raises(RegistryError, match="REG007"):
+        apply(store, slow)
+    assert alias_version(versions, CHAMPION) == 3
+    kept = of_version(store, versions, 2)[0]
+    assert not kept.promoted and kept.failed == ("GATE014",) and "version 3" in kept.reason
+    with pytest.raises(RegistryError, match="REG007"):  # another run of the same challenger
+        apply(store, slow)
+
+
+def test_a_kill_between_record_and_reign_leaves_no_promotion_to_be_read(
+    store: Store, versions: str, decided: Decided
+) -> None:
+    slow, quick = decided(2), decided(3)
+    record(store, slow)
+    apply(store, quick)
+    assert [made.failed for made in of_version(store, versions, 2)] == [("GATE014",)]
+
+
+def test_an_overtaken_challenger_is_decided_on_anew(store: Store, versions: str, decided: Decided) -> None:
+    met = []
+
+    def decides(reign: Reign | None) -> Decision:
+        assert reign
+        met.append(reign.version)
+        if len(met) == 1:
+            apply(store, decided(3))
+        return decision(versions, 2, reign, lead=0.2)
+
+    made = settle(store, versions, 2, "d1", decides)
+    assert met == [1, 3] and made.champion == 3 and made.promoted
+    assert [reign.version for reign in reigns(store, versions)] == [1, 3, 2]
+
+
+def test_an_alias_that_was_moved_by_hand_goes_back_to_the_champion(
+    store: Store, versions: str, decided: Decided
+) -> None:
+    apply(store, decided(2))
+    client().set_registered_model_alias(versions, CHAMPION, "4")
+    reign = champion(store, versions)
+    assert reign and reign.version == 2 and alias_version(versions, CHAMPION) == 2
+
+
+def test_the_first_champion_needs_no_predecessor(store: Store, versions: str) -> None:
+    client().delete_registered_model_alias(versions, CHAMPION)
+    made = apply(store, decision(versions, 2, champion(store, versions)))
+    assert made.promoted and alias_version(versions, CHAMPION) == 2
+    assert model_version(versions, 2).tags["gate.champion"] == ""
+    assert reigns(store, versions)[0].before is None
