@@ -1,8 +1,8 @@
 """Two-sample tests by permutation: whether two sets of rows may have been drawn from one distribution.
 
-`mmd_test` is for rows of many numbers: the maximum mean discrepancy (Gretton et al. 2012, section 3), with a kernel that
-is the mean of Gaussians around the median distance. `ks_test` is for single numbers: the largest distance between the
-two distribution functions (Kolmogorov and Smirnov).
+`mmd_test` is for rows of many numbers: the maximum mean discrepancy (Gretton et al. 2012, section 3), with a kernel
+that is the mean of Gaussians around the median distance. `ks_test` is for single numbers: the largest distance between
+the two distribution functions (Kolmogorov and Smirnov).
 
 Neither trusts a formula for large samples, nor fears ties. The rows are divided anew at random, as often as asked for,
 and the p-value is the share of divisions, the real one included, that are at least as far apart. It is exact for any
@@ -73,7 +73,10 @@ def gaussian_kernel(rows: np.ndarray) -> np.ndarray | None:
     if not len(apart):
         return None
     median = np.median(apart)
-    return sum(np.exp(-squared / (2 * width**2 * median)) for width in BANDWIDTHS) / len(BANDWIDTHS)
+    kernel = np.zeros_like(squared)
+    for width in BANDWIDTHS:
+        kernel += np.exp(-squared / (2 * width**2 * median)) / len(BANDWIDTHS)
+    return kernel
 
 
 def ks_test(first: np.ndarray, second: np.ndarray, permutations: int, seed: int = 0, most: int = MOST) -> Tested:
