@@ -37,3 +37,7 @@ class TrainingError(SemivlError):
 
 class RegistryError(SemivlError):
     """REG...: a model version, alias or gate decision that cannot be used."""
+
+
+class DriftError(SemivlError):
+    """DRIFT...: new data that cannot be compared with those that a model was trained on."""

@@ -7,6 +7,7 @@ form.
 """
 
 from semivl.config.data import ClassDefinition, Classes, DataConfig, Rule, Suite
+from semivl.config.drift import DriftConfig
 from semivl.config.experiment import (
     CONF,
     GROUPS,
@@ -34,6 +35,7 @@ __all__ = [
     "ComputeConfig",
     "Config",
     "DataConfig",
+    "DriftConfig",
     "EvaluationConfig",
     "GateConfig",
     "GuidanceConfig",

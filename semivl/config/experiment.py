@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from yaml import YAMLError
 
 from semivl.config.data import Classes, DataConfig, Suite
+from semivl.config.drift import DriftConfig
 from semivl.config.gate import GateConfig
 from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
 from semivl.config.record import Record
@@ -50,6 +51,7 @@ class Config(Record):
     compute: ComputeConfig
     gate: GateConfig
     suite: Suite = Field(default_factory=load_suite)
+    drift: DriftConfig = DriftConfig()  # pyright: ignore[reportCallIssue]
 
     @property
     def registered_model(self) -> str:

@@ -93,7 +93,7 @@ class AcrossClasses(nn.Module):
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         """x (B, N, C, h, w), text (N, C) to x's shape."""
         b, n, c, h, w = x.shape
-        pooled = F.avg_pool2d(x.flatten(0, 1), self.pool, ceil_mode=min(h, w) < self.pool)
+        pooled = F.avg_pool2d(x.flatten(0, 1), self.pool, ceil_mode=bool(min(h, w) < self.pool))
         ph, pw = pooled.shape[-2:]
         tokens = pooled.view(b, n, c, ph * pw).permute(0, 3, 1, 2)
         tokens = torch.cat([tokens, text.expand(b, ph * pw, n, c)], dim=-1).flatten(0, 1)

@@ -196,10 +196,10 @@ class DenseEncoder(nn.Module):
         x = (images - self.mean) / self.std
         x = self.patch(F.pad(x, (0, -width % p, 0, -height % p)))
         grid = (x.shape[-2], x.shape[-1])
-        tokens = torch.cat([self.class_token.expand(len(x), 1, -1), x.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], 1, -1), x.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + resized_positions(self.position, self.architecture.grid, grid)
         if self.registers is not None:
-            tokens = torch.cat([tokens[:, :1], self.registers.expand(len(x), -1, -1), tokens[:, 1:]], dim=1)
+            tokens = torch.cat([tokens[:, :1], self.registers.expand(x.shape[0], -1, -1), tokens[:, 1:]], dim=1)
         return self.ln_pre(tokens), grid
 
     def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -208,7 +208,7 @@ class DenseEncoder(nn.Module):
 
 def resized_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """The position table (1 + rows * columns, width) resized bicubically to another grid; the class token's kept."""
-    if tuple(old) == tuple(new):
+    if not torch.compiler.is_exporting() and tuple(old) == tuple(new):
         return table
     grid = table[1:].T.unflatten(1, tuple(old))[None]
     grid = F.interpolate(grid, size=tuple(new), mode="bicubic", align_corners=False)

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
 
+from flows.drift import drift
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pipeline import pipeline
@@ -13,7 +14,7 @@ from flows.validate import validate
 from semivl.config import Config
 from semivl.settings import ROOT
 
-FLOWS = {flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline)}
+FLOWS = {flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline, drift)}
 
 
 @pytest.mark.parametrize("name", sorted(FLOWS))
