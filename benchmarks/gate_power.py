@@ -8,7 +8,6 @@ class now and then where it is not. The better or worse model is the same with a
 the whole population differs by exactly the wanted points; the ruined one is shifted up to +2 in all, with one class lost.
 """
 
-import argparse
 from typing import NamedTuple
 
 import numpy as np
