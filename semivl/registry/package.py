@@ -91,10 +91,11 @@ def load_predictor(model: str, version: int | str, device: str = "cpu") -> "Pred
     from semivl.training.bundle import load_bundle
 
     found = model_version(model, version)
-    return load_bundle(_bundle(found), device)
+    return load_bundle(fetch_bundle(found), device)
 
 
-def _bundle(found: "ModelVersion") -> Path:
+def fetch_bundle(found: "ModelVersion") -> Path:
+    """The folder of the version's bundle on this machine, downloaded once."""
     from mlflow.artifacts import download_artifacts
 
     folder = home() / "cache" / "models" / found.name / f"{found.version}-{found.creation_timestamp}"
