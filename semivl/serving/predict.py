@@ -6,14 +6,13 @@ Photos are read, checked and decoded ahead (semivl.serving.predict_ahead), predi
 threads; pixels on their way are bounded. Masks are those of photos as a viewer shows them, EXIF orientation applied.
 """
 
-import io
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +23,7 @@ from semivl.data.checks import Limits
 from semivl.errors import DataError
 from semivl.evaluation.overlay import mask_png, overlay
 from semivl.serving.predict_ahead import WORKERS, Ahead, Batch, Chunk, Room
-from semivl.serving.predict_answer import Answer, answers, batches_photos
+from semivl.serving.predict_answer import Answer, answers, batches_photos, picture, run_lengths, shares
 from semivl.serving.predict_manifest import Entry, Header, Manifest, categories, is_foreign
 from semivl.serving.predict_model import Model
 from semivl.serving.predict_outputs import Outputs
@@ -214,34 +213,6 @@ class _Work:
         self._done += more
         if self.progress and more:
             self.progress(self._done, self.total)
-
-
-def shares(mask: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Points of the pixels that each class has, of those that are there, in the order of their ids."""
-    counts = np.bincount(mask.ravel(), minlength=len(names))
-    return {names[i]: round(100 * int(counts[i]) / mask.size, 4) for i in map(int, np.flatnonzero(counts))}
-
-
-def run_lengths(answer: Answer, names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """COCO's compressed run lengths of each class that is there, with its mean probability as score."""
-    from pycocotools import mask as runs
-
-    found = {}
-    for number in map(int, np.unique(answer.mask)):
-        chosen = answer.mask == number
-        coded: dict[str, Any] = runs.encode(np.asfortranarray(chosen.astype(np.uint8)))  # pyright: ignore
-        score = round(float(answer.confidence[chosen].mean(dtype=np.float64)) / 255, 4)
-        found[names[number]] = {"size": coded["size"], "counts": coded["counts"].decode(), "score": score}
-    return found
-
-
-def picture(pixels: np.ndarray, kind: str, **options: int) -> bytes:
-    """(H, W) grey or (H, W, 3) colours as a file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
 
 
 def _mask(stem: str) -> str:

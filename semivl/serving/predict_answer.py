@@ -1,7 +1,8 @@
 """Answers: photos to masks and confidences, by the same few lines for folders of photos and for requests."""
 
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,34 @@ def answers(predictor: "Predictor", photos: Sequence[np.ndarray]) -> list[Answer
     images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
     size = (images.shape[2], images.shape[3])
     return [_read_out(scores, size, predictor.evaluation.mode) for scores in _scores(predictor, images)]
+
+
+def shares(mask: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Points of the pixels that each class has, of those that are there, in the order of their ids."""
+    counts = np.bincount(mask.ravel(), minlength=len(names))
+    return {names[i]: round(100 * int(counts[i]) / mask.size, 4) for i in map(int, np.flatnonzero(counts))}
+
+
+def run_lengths(answer: Answer, names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """COCO's compressed run lengths of each class that is there, with its mean probability as score."""
+    from pycocotools import mask as runs
+
+    found = {}
+    for number in map(int, np.unique(answer.mask)):
+        chosen = answer.mask == number
+        coded: dict[str, Any] = runs.encode(np.asfortranarray(chosen.astype(np.uint8)))  # pyright: ignore
+        score = round(float(answer.confidence[chosen].mean(dtype=np.float64)) / 255, 4)
+        found[names[number]] = {"size": coded["size"], "counts": coded["counts"].decode(), "score": score}
+    return found
+
+
+def picture(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+    """(H, W) grey or (H, W, 3) colours as a file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
 
 
 def _scores(predictor: "Predictor", images: Tensor) -> Tensor:
