@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 CHALLENGER = "challenger"
 NEEDED = (
     "mlflow", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "pyarrow", "pillow",
-    "safetensors", "pydantic", "pydantic-settings", "omegaconf", "pyyaml",
+    "safetensors", "pydantic", "pydantic-settings", "omegaconf", "pyyaml", "boto3", "simplejpeg", "scipy",
+    "pycocotools",
 )  # fmt: skip
 """the packages that inference imports"""
+_MODEL_CODE = Path(__file__).parents[1] / "serving" / "pyfunc.py"
+"""what MLflow runs; a room above this one, so that it is named and never imported"""
 
 
 def register(run_id: str, bundle: Path, config: Config, manifest: Manifest) -> int:
@@ -91,10 +94,11 @@ def load_predictor(model: str, version: int | str, device: str = "cpu") -> "Pred
     from semivl.training.bundle import load_bundle
 
     found = model_version(model, version)
-    return load_bundle(_bundle(found), device)
+    return load_bundle(fetch_bundle(found), device)
 
 
-def _bundle(found: "ModelVersion") -> Path:
+def fetch_bundle(found: "ModelVersion") -> Path:
+    """The folder of the version's bundle on this machine, downloaded once."""
     from mlflow.artifacts import download_artifacts
 
     folder = home() / "cache" / "models" / found.name / f"{found.version}-{found.creation_timestamp}"
@@ -146,7 +150,7 @@ def _log_model(run_id: str, bundle: Path) -> "LoggedModel":
             model_id=logged.model_id,
             run_id=run_id,
             flavor=mlflow.pyfunc,
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=str(_MODEL_CODE),
             artifacts={"bundle": str(shutil.copytree(bundle, Path(place) / "bundle"))},  # MLflow keeps the name
             code_paths=[str(_own_code(Path(place)))],
             pip_requirements=requirements(),
@@ -168,11 +172,17 @@ def requirements() -> list[str]:
 
 def _signature() -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    inputs = Schema([ColSpec("binary", "image")])
-    outputs = Schema([ColSpec("binary", "mask"), ColSpec("long", "width"), ColSpec("long", "height")])
-    return ModelSignature(inputs, outputs)
+    inputs = Schema([ColSpec("string", "image")])
+    outputs = Schema([
+        ColSpec("string", "mask"), ColSpec("long", "width"), ColSpec("long", "height"), ColSpec(AnyType(), "classes"),
+        ColSpec("double", "confidence"), ColSpec("string", "confidence_map", required=False),
+        ColSpec(AnyType(), "rle", required=False),
+    ])  # fmt: skip
+    params = ParamSchema([ParamSpec("confidence", "boolean", False), ParamSpec("rle", "boolean", False)])
+    return ModelSignature(inputs, outputs, params)
 
 
 def _create_version(

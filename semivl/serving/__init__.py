@@ -1,0 +1,1 @@
+"""What is done with a finished model: predicting folders of photos, and answering requests for masks."""
