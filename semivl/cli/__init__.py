@@ -22,6 +22,7 @@ from semivl.cli.common import (
     working,
 )
 from semivl.cli.data import data, forget, gc
+from semivl.cli.retrain import retrain, schedule
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -35,6 +36,8 @@ app.add_typer(vlm, name="vlm")
 app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(gc)
+app.command()(retrain)
+app.command()(schedule)
 DEMO = ("demo-supervised", "demo")
 
 
@@ -180,8 +183,8 @@ def demo() -> None:
     show_outcomes([turn(experiment, None) for experiment in DEMO])
 
 
-def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
-    """One run of the pipeline's deployment, followed to its end; its outcome.
+def turn(experiment: str, changes: list[str] | None, deployment: str | None = None) -> dict[str, Any]:
+    """One run of the deployment, the pipeline's if none is named, followed to its end; its outcome and last words.
 
     Raises:
         ConfigError: the experiment cannot be used.
@@ -190,8 +193,8 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
     _, overrides = load_checked(experiment, changes)
     from semivl.services import runs
 
-    parameters = {"experiment": experiment, "overrides": overrides or None}
-    started = runs.start(runs.PIPELINE, parameters)
+    parameters = {"experiment": experiment} | ({"overrides": overrides} if overrides else {})
+    started = runs.start(deployment or runs.PIPELINE, parameters)
     print(f"{experiment}: {runs.page(started)}", flush=True)
     try:
         with working(experiment) as say:
@@ -202,7 +205,7 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
     if not ended.completed:
         print(f"error: {ended.message or ended.state}", file=sys.stderr)
         raise typer.Exit(2 if re.match(r"[A-Z]+\d{3} ", ended.message) else 1)
-    return runs.outcome(started) | {"run": runs.page(started)}
+    return runs.outcome(started) | {"run": runs.page(started), "message": ended.message}
 
 
 def demo_folder() -> Path:

@@ -19,8 +19,9 @@ from semivl.config.experiment import (
     load,
     load_suite,
 )
-from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
+from semivl.config.model import GuidanceConfig, MethodConfig, Parent, TrainConfig, VlmConfig
 from semivl.config.record import IGNORE, Record
+from semivl.config.retrain import RetrainConfig, interval_of
 from semivl.config.run import ComputeConfig, EvaluationConfig, GateConfig
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "GuidanceConfig",
     "MethodConfig",
     "Overrides",
+    "Parent",
     "Record",
+    "RetrainConfig",
     "Rule",
     "Suite",
     "TrainConfig",
@@ -46,6 +49,7 @@ __all__ = [
     "check",
     "expanded",
     "experiments",
+    "interval_of",
     "load",
     "load_suite",
 ]

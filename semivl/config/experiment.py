@@ -14,6 +14,7 @@ from yaml import YAMLError
 from semivl.config.data import Classes, DataConfig, Suite
 from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
 from semivl.config.record import Record
+from semivl.config.retrain import RetrainConfig
 from semivl.config.run import ComputeConfig, EvaluationConfig, GateConfig
 from semivl.errors import ConfigError
 from semivl.settings import ROOT
@@ -48,6 +49,7 @@ class Config(Record):
     guidance: GuidanceConfig = GuidanceConfig()  # pyright: ignore[reportCallIssue]
     compute: ComputeConfig
     gate: GateConfig
+    retrain: RetrainConfig = RetrainConfig()  # pyright: ignore[reportCallIssue]
     suite: Suite = Field(default_factory=load_suite)
 
     @property
