@@ -63,11 +63,14 @@ def last_trained(config: Config) -> "ModelVersion | None":
 def parent_for(config: Config, snapshot: str) -> Parent | None:
     """The version that a retraining on the snapshot starts from; None for a fresh start.
 
-    That of an earlier training of the experiment on the snapshot, so that a run that is started again goes on with
-    the same one whatever was promoted meanwhile; else the champion, where the experiment asks for it and there is one.
+    The one that the settings name; else that of an earlier training of the experiment on the snapshot which did not
+    fail, so that a run that is started again goes on with the same one whatever was promoted meanwhile; else the
+    champion, where the experiment asks for it and there is one.
     """
+    if config.train.parent:
+        return config.train.parent
     begun = _newest_run(config)
-    if begun and begun.data.tags["semivl.snapshot"] == snapshot:
+    if begun and begun.info.status != "FAILED" and begun.data.tags["semivl.snapshot"] == snapshot:
         number = begun.data.tags.get(PARENT_VERSION)
         return Parent(version=int(number), train_key="") if number else None
     champion = alias_version(config.registered_model, CHAMPION) if config.retrain.start == "champion" else None

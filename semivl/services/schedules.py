@@ -29,9 +29,10 @@ def deployment_of(experiment: str) -> str:
 
 
 def is_scheduled(experiment: str) -> bool:
-    """Whether the experiment has a deployment of its own."""
+    """Whether the experiment has a deployment of its own, with a schedule."""
     with client_of() as client:
-        return _find(client, deployment_of(experiment)) is not None
+        found = _find(client, deployment_of(experiment))
+        return found is not None and bool(found.schedules)
 
 
 def schedule(config: Config, overrides: dict[str, Any], pool: str | None = None) -> None:
