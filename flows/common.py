@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from prefect import Flow, Task, flow, task
+from prefect import Flow, Task, flow, tags, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TagsContext
 from prefect.states import Failed, State
 
 from semivl.errors import SemivlError
@@ -24,6 +25,8 @@ R = TypeVar("R")
 PASSING_CODES = {"STORE001", "REG001"}
 """S3 or MLflow does not answer: the one kind of fault that goes by itself"""
 RETRY_SECONDS = [2.0, 10.0, 30.0]
+_RETRAINING = "retrain:"
+"""begins the tag of all runs beneath a semivl-retrain; the experiment follows"""
 
 
 def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
@@ -74,6 +77,17 @@ def causes(error: Any) -> Iterator[BaseException]:
     while isinstance(error, BaseException):
         yield error
         error = error.__cause__ or error.__context__
+
+
+def as_retraining(experiment: str) -> Any:
+    """A context whose runs are told apart as those of a retraining of the experiment."""
+    return tags(f"{_RETRAINING}{experiment}")
+
+
+def retraining() -> str | None:
+    """The experiment whose retraining this run belongs to; None where somebody started it otherwise."""
+    found = (tag.removeprefix(_RETRAINING) for tag in TagsContext.get().current_tags if tag.startswith(_RETRAINING))
+    return next(found, None)
 
 
 def artifact_key(kind: str, name: str) -> str:

@@ -5,16 +5,19 @@ from collections import Counter
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.events import emit_event
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, retraining, semivl_flow, semivl_task
 from semivl.config import ComputeConfig, Config, load
 from semivl.data import ingest as rooms
 from semivl.data.checks import Quarantined
 from semivl.data.manifest import Manifest, read_quarantine
+from semivl.data.snapshot import head
 from semivl.data.store import open_store
 from semivl.errors import ConfigError
 
+COMMITTED = "semivl.snapshot.committed"
 NAMED = 5
 """quarantined files that the artifact names for each code"""
 
@@ -32,6 +35,7 @@ def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
         overrides: settings that differ from the experiment's
     """
     config = load(experiment, overrides)
+    before = head(open_store(), config.data.dataset)
     planned = plan(config.data, config.classes)
     log.info("%d files to look at, %d known", sum(map(len, planned.groups)), len(planned.known))
     built = []
@@ -45,6 +49,8 @@ def ingest(experiment: str = "demo", overrides: Overrides | None = None) -> str:
     manifest = commit(config.data, config.classes, planned, built)
     told = [*read_quarantine(open_store(), manifest), *rooms.left_out(planned, built)]
     report(config, manifest, list({q.source: q for q in told}.values()))
+    if manifest.version != before:
+        announce(manifest)
     return manifest.version
 
 
@@ -62,6 +68,17 @@ def runner_for(compute: ComputeConfig, shards: int) -> TaskRunner[Any]:
         what = f"`compute.ray` is {compute.ray}, but prefect-ray is not installed."
         raise ConfigError("CONF028", what, "pip install 'semivl[ray]', or leave compute.ray empty.") from None
     return RayTaskRunner(address=compute.ray, init_kwargs={"log_to_driver": False})
+
+
+def announce(manifest: Manifest) -> None:
+    """Prefect's event that the dataset has a new snapshot. It says whose retraining made it, which need not hear it."""
+    resource = {
+        "prefect.resource.id": f"semivl.dataset.{manifest.dataset}",
+        "prefect.resource.name": manifest.dataset,
+        "semivl.snapshot": manifest.version,
+        "semivl.retraining": retraining() or "none",
+    }
+    emit_event(COMMITTED, resource, payload={"samples": manifest.samples, "parent": manifest.parent or ""})
 
 
 def report(config: Config, manifest: Manifest, quarantined: list[Quarantined]) -> None:

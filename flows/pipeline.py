@@ -1,5 +1,7 @@
 """semivl-pipeline: one turn of the loop, each stage a run of its own beneath this one."""
 
+from typing import Any
+
 from prefect.artifacts import create_table_artifact
 
 from flows.common import Overrides, artifact_key, semivl_flow
@@ -30,7 +32,11 @@ def pipeline(experiment: str = "demo", overrides: Overrides | None = None) -> De
         overrides: settings that differ from the experiment's
     """
     create(load(experiment, overrides).method)  # an unknown method is told before the work begins
-    snapshot = ingest(experiment, overrides)
+    return after_ingest(experiment, overrides, ingest(experiment, overrides))
+
+
+def after_ingest(experiment: str, overrides: Any, snapshot: str) -> Decision:
+    """The stages that follow an ingest, on its snapshot, each a run beneath the present one."""
     validate(experiment, overrides, snapshot=snapshot)
     version = train(experiment, overrides, snapshot=snapshot)
     scores = evaluate(experiment, overrides, version=version, snapshot=snapshot)

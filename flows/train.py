@@ -8,13 +8,15 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.common import Overrides, artifact_key, log, semivl_flow, semivl_task
+from flows.common import Overrides, artifact_key, log, retraining, semivl_flow, semivl_task
 from semivl.config import Config, load
 from semivl.data.quality import require_valid
 from semivl.data.snapshot import read
 from semivl.data.store import open_store
 from semivl.methods import create
-from semivl.registry.package import register
+from semivl.registry.device_time import used
+from semivl.registry.package import bundle_of, register
+from semivl.registry.retraining import with_named_parent
 from semivl.registry.runs import finished_run, open_run
 from semivl.registry.tracking import run_address, version_address
 from semivl.settings import home
@@ -34,9 +36,11 @@ def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot
         overrides: settings that differ from the experiment's
         snapshot: version to learn from; the current one where empty
     """
-    config = load(experiment, overrides)
+    config = with_named_parent(load(experiment, overrides))
     create(config.method)  # an unknown method is told before the work begins
-    run_id, version = train_once(config, snapshot, {"prefect_run": flow_run.get_flow_run_ui_url() or ""})
+    links = {"prefect_run": flow_run.get_flow_run_ui_url() or ""}
+    allowance = used(config).seconds_left if retraining() else None  # who starts a training by hand is not bounded
+    run_id, version = train_once(config, snapshot, links, allowance)
     model = config.registered_model
     create_link_artifact(
         version_address(model, version),
@@ -51,8 +55,14 @@ def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot
 
 
 @semivl_task("train")
-def train_once(config: Config, version: str | None, links: dict[str, str]) -> tuple[str, int]:
-    """Run id and model version of this training, which is done once however often it is asked for."""
+def train_once(
+    config: Config, version: str | None, links: dict[str, str], allowance: float | None = None
+) -> tuple[str, int]:
+    """Run id and model version of this training, which is done once however often it is asked for.
+
+    Args:
+        allowance: seconds of training after which it is ended at a checkpoint, to go on another time.
+    """
     store = open_store()
     snapshot = read(store, config.data.dataset, version)
     validation = require_valid(store, snapshot)
@@ -67,9 +77,10 @@ def train_once(config: Config, version: str | None, links: dict[str, str]) -> tu
         links = {name: link for name, link in links.items() if link}
         links["data_docs"] = store.address(validation.docs)
         links |= {f"data_docs_{suite}": store.link(page) for suite, page in validation.pages.items()}
-        with open_run(config, snapshot.manifest, links) as run:
+        parent = bundle_of(config.registered_model, config.train.parent.version) if config.train.parent else None
+        with open_run(config, snapshot.manifest, links, allowance) as run:
             log.info("training %s, %s", key, run_address(run.run_id))
-            bundle = fit(config, snapshot, store, folder, run)
+            bundle = fit(config, snapshot, store, folder, run, parent)
             number = register(run.run_id, bundle, config, snapshot.manifest)
     log.info("training %s is done: %s version %d", key, config.registered_model, number)
     return run.run_id, number

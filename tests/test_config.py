@@ -53,3 +53,9 @@ def test_a_guide_is_named_in_the_file_and_on_the_command_line(experiment):
     assert expanded({"guidance": {"vlm": {"model": "x"}}}) == {"guidance": {"vlm": {"model": "x"}}}
     with pytest.raises(ConfigError, match=r"CONF001.*conf/vlm/tinny"):
         load("demo", {"guidance": {"vlm": "tinny"}})
+
+
+@pytest.mark.parametrize("schedule", ["often", "6 h", "0s", "0 3 * *", "-5m", "1.5h"])
+def test_schedule_that_is_neither_interval_nor_cron_is_refused(schedule):
+    with pytest.raises(ConfigError, match=r"CONF003.*retrain\.schedule: .*30m, 6h"):
+        load("demo", {"retrain": {"schedule": schedule}})

@@ -24,6 +24,7 @@ from semivl.cli.common import (
 from semivl.cli.data import data, forget, gc
 from semivl.cli.drift import drift
 from semivl.cli.predict import predict
+from semivl.cli.retrain import retrain, schedule
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -39,6 +40,8 @@ app.command()(forget)
 app.command()(gc)
 app.command()(drift)
 app.command()(predict)
+app.command()(retrain)
+app.command()(schedule)
 DEMO = ("demo-supervised", "demo")
 
 
@@ -184,8 +187,8 @@ def demo() -> None:
     show_outcomes([turn(experiment, None) for experiment in DEMO])
 
 
-def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
-    """One run of the pipeline's deployment, followed to its end; its outcome.
+def turn(experiment: str, changes: list[str] | None, deployment: str | None = None) -> dict[str, Any]:
+    """One run of the deployment, the pipeline's if none is named, followed to its end; its outcome and last words.
 
     Raises:
         ConfigError: the experiment cannot be used.
@@ -194,8 +197,8 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
     _, overrides = load_checked(experiment, changes)
     from semivl.services import runs
 
-    parameters = {"experiment": experiment, "overrides": overrides or None}
-    started = runs.start(runs.PIPELINE, parameters)
+    parameters = {"experiment": experiment} | ({"overrides": overrides} if overrides else {})
+    started = runs.start(deployment or runs.PIPELINE, parameters)
     print(f"{experiment}: {runs.page(started)}", flush=True)
     try:
         with working(experiment) as say:
@@ -206,7 +209,7 @@ def turn(experiment: str, changes: list[str] | None) -> dict[str, Any]:
     if not ended.completed:
         print(f"error: {ended.message or ended.state}", file=sys.stderr)
         raise typer.Exit(2 if re.match(r"[A-Z]+\d{3} ", ended.message) else 1)
-    return runs.outcome(started) | {"run": runs.page(started)}
+    return runs.outcome(started) | {"run": runs.page(started), "message": ended.message}
 
 
 def demo_folder() -> Path:

@@ -21,8 +21,9 @@ from semivl.config.experiment import (
     load_suite,
 )
 from semivl.config.gate import GateConfig
-from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
+from semivl.config.model import GuidanceConfig, MethodConfig, Parent, TrainConfig, VlmConfig
 from semivl.config.record import IGNORE, Record
+from semivl.config.retrain import RetrainConfig, interval_of
 from semivl.config.run import ComputeConfig, EvaluationConfig
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "GuidanceConfig",
     "MethodConfig",
     "Overrides",
+    "Parent",
     "Record",
+    "RetrainConfig",
     "Rule",
     "Suite",
     "TrainConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "expanded",
     "experiments",
+    "interval_of",
     "load",
     "load_suite",
 ]

@@ -16,6 +16,7 @@ from semivl.config.drift import DriftConfig
 from semivl.config.gate import GateConfig
 from semivl.config.model import GuidanceConfig, MethodConfig, TrainConfig, VlmConfig
 from semivl.config.record import Record
+from semivl.config.retrain import RetrainConfig
 from semivl.config.run import ComputeConfig, EvaluationConfig
 from semivl.errors import ConfigError
 from semivl.settings import ROOT
@@ -50,6 +51,7 @@ class Config(Record):
     guidance: GuidanceConfig = GuidanceConfig()  # pyright: ignore[reportCallIssue]
     compute: ComputeConfig
     gate: GateConfig
+    retrain: RetrainConfig = RetrainConfig()  # pyright: ignore[reportCallIssue]
     suite: Suite = Field(default_factory=load_suite)
     drift: DriftConfig = DriftConfig()  # pyright: ignore[reportCallIssue]
 

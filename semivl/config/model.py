@@ -48,6 +48,13 @@ class GuidanceConfig(Record):
         return self
 
 
+class Parent(Record):
+    """The model version that a training goes on from."""
+
+    version: int = Field(ge=1)
+    train_key: str = Field("", description="of the version's own training; looked up where empty")
+
+
 class TrainConfig(Record):
     """The length and shape of a training, the same for every method."""
 
@@ -72,6 +79,9 @@ class TrainConfig(Record):
     conv_multiplier: float = Field(0.1, ge=0, description="of the encoder's convolutional stem, where it has one")
     weight_decay: float = Field(0.01, ge=0)
     seed: int = 0
+    parent: Parent | None = Field(
+        None, description="version of the same model whose weights the training starts from; those of `vlm` where empty"
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps")
     log_every: int = Field(10, ge=1, description="steps between points of a metric's curve")
     preview_every: int = Field(100, ge=1, description="steps between overlays of the fixed validation images")

@@ -56,6 +56,8 @@ class Plan:
     """of the files that are as the ledger has them"""
     refused: tuple[Quarantined, ...]
     """for their names"""
+    tried_before: int = 0
+    """of those in groups: refused for what may pass, and not changed since"""
 
 
 def plan(config: DataConfig, classes: Classes) -> Plan:
@@ -78,16 +80,18 @@ def plan(config: DataConfig, classes: Classes) -> Plan:
     planned = [Planned(s, stamp_of(s, by_name)) for s in sources if name_of(s.image) not in refused]
     ledger = read_ledger(store, ledger_key(config, classes, files.address))
     held = _held(store, config.dataset, classes)
-    known, new = [], []
+    known, new, tried = [], [], 0
     for one in planned:
         outcome = ledger.get(name_of(one.source.image))
-        if outcome and outcome.stamp == one.stamp and _settled(outcome, held):
-            known.append(outcome)
+        same = outcome if outcome and outcome.stamp == one.stamp else None
+        if same and _settled(same, held):
+            known.append(same)
         else:
             new.append(one)
+            tried += bool(same and same.refused)
     size = config.shard_samples
     groups = tuple(tuple(new[i : i + size]) for i in range(0, len(new), size))
-    return Plan(groups, tuple(known), tuple(refused.values()))
+    return Plan(groups, tuple(known), tuple(refused.values()), tried)
 
 
 def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]) -> Built:

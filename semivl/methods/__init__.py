@@ -98,6 +98,18 @@ def inference_state(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().contiguous() for k, v in kept.state_dict().items() if not k.startswith("teacher.")}
 
 
+@torch.no_grad()
+def start_from(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Puts the weights of a finished model into one that is to be trained, and into its moving average.
+
+    The class text stays the model's own: it follows from the class names and the settings.
+    """
+    for part in (model, getattr(model, average.NAME, None)):
+        for name, tensor in (part.state_dict() if part is not None else {}).items():
+            if name in weights and name != "text":
+                tensor.copy_(weights[name])
+
+
 def as_float(images: Tensor) -> Tensor:
     """uint8 images as float in [0, 1]."""
     return images.to(torch.float32) / 255

@@ -15,7 +15,7 @@ from semivl import __version__
 from semivl.config import Config
 from semivl.data.snapshot import Manifest
 from semivl.errors import RegistryError
-from semivl.registry.runs import TRAIN_KEY
+from semivl.registry.runs import PARENT_VERSION, TRAIN_KEY
 from semivl.registry.tracking import client
 from semivl.settings import home
 
@@ -95,6 +95,11 @@ def load_predictor(model: str, version: int | str, device: str = "cpu") -> "Pred
 
     found = model_version(model, version)
     return load_bundle(fetch_bundle(found), device)
+
+
+def bundle_of(model: str, version: int) -> Path:
+    """The folder with the version's bundle, downloaded once for a machine; REG004 there is no such version."""
+    return fetch_bundle(model_version(model, version))
 
 
 def fetch_bundle(found: "ModelVersion") -> Path:
@@ -203,5 +208,7 @@ def _create_version(
         "semivl.experiment": config.name,
         "semivl.version": __version__,
     }
+    if config.train.parent:
+        tags[PARENT_VERSION] = str(config.train.parent.version)
     source = f"models:/{logged.model_id}"
     return client().create_model_version(name, source, run_id, tags=tags, model_id=logged.model_id)

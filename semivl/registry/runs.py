@@ -18,7 +18,8 @@ from semivl.config import Config
 from semivl.data.quality import Validation, validation_of
 from semivl.data.snapshot import Manifest
 from semivl.data.store import open_store
-from semivl.errors import RegistryError
+from semivl.errors import RegistryError, SemivlError, TrainingError
+from semivl.registry.device_time import MODEL, DeviceClock
 from semivl.registry.metrics import MetricBuffer
 from semivl.registry.tracking import client, experiment_id
 from semivl.settings import home, settings
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 TRAIN_KEY = "semivl.train_key"
+PARENT_VERSION = "semivl.parent_version"
+_PAUSED = "TRAIN011"
 _SYSTEM_SECONDS = 5
 _PARAM_LENGTH = 6000
 """characters that MLflow takes in a parameter"""
@@ -38,13 +41,14 @@ _NOTE_LENGTH, _SENTENCE_LENGTH = 8000, 300
 class RunLogger:
     """The open run of a training. An observer of the trainer; as a context it ends the run with its fate."""
 
-    def __init__(self, run_id: str, key: str) -> None:
+    def __init__(self, run_id: str, key: str, allowance: float | None = None) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self.run_id, self.train_key = run_id, key
         self._client = client()
         self._buffer = MetricBuffer(self._client, run_id, home() / "runs" / key / f"metrics-{run_id}.jsonl")
         self._shown = _shown(run_id)
+        self._clock, self._allowance = DeviceClock(self._client, run_id), allowance
         self._monitor: Any = SystemMetricsMonitor(
             run_id, sampling_interval=_SYSTEM_SECONDS, resume_logging=True, tracking_uri=settings().mlflow_uri
         )
@@ -52,6 +56,7 @@ class RunLogger:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Points of the run's curves; a step that the run already has is passed over."""
+        self._clock.tick()
         self._buffer.add(step, values)
 
     def previews(self, step: int, images: dict[str, np.ndarray]) -> None:
@@ -67,16 +72,28 @@ class RunLogger:
                 _log.warning("MLflow took no preview of %s at step %d: %s", name, step, error)
 
     def checkpoint(self, step: int, path: Path) -> None:
-        """Sends the metrics that wait, so that the curves are at least as long as the checkpoint."""
+        """Sends the metrics that wait, so that the curves are at least as long as the checkpoint.
+
+        Raises:
+            TrainingError: TRAIN011, the training has used up its allowance of device time.
+        """
         self._buffer.flush()
+        self._clock.tick()
+        if self._allowance is not None and self._clock.seconds > self._allowance:
+            raise TrainingError(
+                _PAUSED,
+                f"the week's device hours of the model are used up; {step} steps are kept.",
+                "It goes on when there is room again; or raise retrain.device_hours_a_week.",
+            )
 
     def close(self, status: str = "FINISHED") -> None:
-        """Ends the run as FINISHED, FAILED or KILLED.
+        """Ends the run as FINISHED, FAILED, KILLED, or SCHEDULED to go on.
 
         Raises:
             RegistryError: REG001 MLflow is away; the metrics wait on disk for the next `open_run`.
         """
         self._monitor.finish()
+        self._clock.tick(every=0)
         if not self._buffer.flush():
             raise RegistryError(
                 "REG001",
@@ -88,19 +105,21 @@ class RunLogger:
     def __enter__(self) -> "RunLogger":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, *_: object) -> None:
         if kind is None:
             return self.close()
+        paused = isinstance(fault, SemivlError) and fault.code == _PAUSED
         try:
-            self.close("FAILED" if issubclass(kind, Exception) else "KILLED")
+            self.close("SCHEDULED" if paused else "FAILED" if issubclass(kind, Exception) else "KILLED")
         except Exception as error:  # the fault on its way up says more
             _log.warning("the run could not be ended: %s", error)
 
 
-def open_run(config: Config, manifest: Manifest, links: dict[str, str]) -> RunLogger:
+def open_run(config: Config, manifest: Manifest, links: dict[str, str], allowance: float | None = None) -> RunLogger:
     """The run of this training: a new one, or the one that an earlier attempt began.
 
     Args:
+        allowance: seconds after which the training is ended at its next checkpoint, to go on later.
         links: addresses by name (the Prefect run's, the Data Docs'); kept as tags and in the description.
 
     Raises:
@@ -114,7 +133,7 @@ def open_run(config: Config, manifest: Manifest, links: dict[str, str]) -> RunLo
     if run.info.status != "RUNNING":
         mlflow.update_run(run.info.run_id, status="RUNNING")
     _describe(run, config, manifest, links)
-    return RunLogger(run.info.run_id, key)
+    return RunLogger(run.info.run_id, key, allowance)
 
 
 def finished_run(train_key: str) -> str | None:
@@ -138,13 +157,18 @@ def _create(config: Config, manifest: Manifest, key: str) -> "Run":
     mlflow = client()
     tags = {
         TRAIN_KEY: key,
+        MODEL: config.registered_model,
         "semivl.experiment": config.name,
         "semivl.method": config.method.name,
         "semivl.dataset": manifest.dataset,
         "semivl.snapshot": manifest.version,
         "semivl.version": __version__,
     }
-    made = mlflow.create_run(experiment_id(), tags=tags, run_name=f"{config.name}-{config.method.name}-{key[:6]}")
+    name = f"{config.name}-{config.method.name}-{key[:6]}"
+    if config.train.parent:
+        tags[PARENT_VERSION] = str(config.train.parent.version)
+        name += f"-from-{config.train.parent.version}"
+    made = mlflow.create_run(experiment_id(), tags=tags, run_name=name)
     elder = _find(key)
     if elder is None or elder.info.run_id == made.info.run_id:
         return made

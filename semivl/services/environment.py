@@ -32,6 +32,7 @@ def environment() -> dict[str, str]:
         "PREFECT_API_URL": now.prefect_api_url or f"http://{HOST}:{ports().prefect_port}/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # a missing server is an error, not a new server
         "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; automations.yaml waits for three of them
         "NO_PROXY": _without_proxy(),
         "no_proxy": _without_proxy(),
     }

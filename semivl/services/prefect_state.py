@@ -1,6 +1,6 @@
-"""What the embedded Prefect knows of us: pools and deployments, and runs that lost their process.
+"""What the embedded Prefect knows of us: pools, deployments and automations, and runs that lost their process.
 
-python -m semivl.services.prefect_state     makes the pools and deploys prefect.yaml
+python -m semivl.services.prefect_state     makes the pools and deploys prefect.yaml and automations.yaml
 """
 
 import hashlib
@@ -13,12 +13,15 @@ from typing import Any
 import psutil
 
 from semivl.errors import ServiceError
+from semivl.services import schedules
 from semivl.services.embedded import GPU_POOL, POOL, WORKER, describe, whole_environment
 from semivl.services.environment import environment
 from semivl.services.processes import log_path, marked
+from semivl.services.restarts import schedule_again
 from semivl.services.web import call
 from semivl.settings import ROOT
 
+AUTOMATIONS = ROOT / "automations.yaml"
 _VARIABLE = "semivl_deployed"
 _UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 
@@ -56,6 +59,7 @@ def deploy_if_changed() -> bool:
 def crash_lost_runs() -> int:
     """Marks runs of our pool whose process is gone as crashed, with their subflows; gives their number.
 
+    One that may be started again is scheduled at once, whether or not its automation hears of the crash.
     For a moment when no worker runs: only then is a run without a process a lost one.
     """
     living = set(_living_runs())
@@ -66,9 +70,15 @@ def crash_lost_runs() -> int:
         lost += _unfinished({"parent_flow_run_id": {"any_": parents}}, {})
     for run in lost:
         kind = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
+        if kind == "CRASHED" and schedule_again(run, _ask, force=True):
+            continue
         state = {"type": kind, "message": "Its process was gone: the worker or the machine had stopped."}
         call("POST", _api(f"flow_runs/{run['id']}/set_state"), {"state": state, "force": True})
     return len(lost)
+
+
+def _ask(method: str, path: str, body: Any = None) -> Any:
+    return call(method, _api(path), body)
 
 
 def _unfinished(flow_runs: dict[str, Any], others: dict[str, Any]) -> list[dict[str, Any]]:
@@ -87,7 +97,7 @@ def _living_runs() -> Iterator[str]:
 
 def _fingerprint() -> str:
     """Hash of all that decides what is deployed."""
-    sources = [ROOT / "prefect.yaml", *sorted((ROOT / "semivl" / "config").glob("*.py"))]
+    sources = [ROOT / "prefect.yaml", AUTOMATIONS, *sorted((ROOT / "semivl" / "config").glob("*.py"))]
     sources += sorted((ROOT / "flows").glob("**/*.py")) + sorted((ROOT / "conf").glob("**/*.yaml"))
     known = hashlib.sha256(str(ROOT).encode())
     for path in filter(Path.is_file, sources):
@@ -112,7 +122,24 @@ def _make_pools() -> None:
             )
 
 
+def _make_automations() -> None:
+    """Those of automations.yaml, in place of what bears their names."""
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+
+    with get_client(sync_client=True) as client:
+        for described in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
+            for old in client.read_automations_by_name(described["name"]):
+                client.delete_automation(old.id)
+            client.create_automation(AutomationCore.model_validate(described))
+
+
 if __name__ == "__main__":
     _make_pools()
     deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    sys.exit(subprocess.run(deploy, cwd=ROOT, stdin=subprocess.DEVNULL).returncode)
+    done = subprocess.run(deploy, cwd=ROOT, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)
+    _make_automations()
+    schedules.refresh()

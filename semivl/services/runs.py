@@ -43,7 +43,7 @@ def start(deployment: str, parameters: dict[str, Any]) -> UUID:
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
     from prefect.states import Scheduled
 
-    with _client() as client:
+    with client_of() as client:
         try:
             found = client.read_deployment_by_name(deployment)
             return client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled()).id
@@ -77,10 +77,11 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
     heard = time.monotonic()
     while True:
         try:
-            with _client() as client:
+            with client_of() as client:
                 found = client.read_flow_run(run)
                 if found.state and found.state.is_final():
                     time.sleep(_LAST_LINES)
+                    found = client.read_flow_run(run)  # a crashed one may have been started again
                 _tell(client, run, told, say)
             heard = time.monotonic()
         except ServiceError:
@@ -98,7 +99,7 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
 
 def outcome(run: UUID) -> dict[str, Any]:
     """The row that semivl-pipeline left as its outcome; empty where it left none."""
-    with _client() as client:
+    with client_of() as client:
         found = client.request(
             "POST",
             "/artifacts/filter",
@@ -110,7 +111,7 @@ def outcome(run: UUID) -> dict[str, Any]:
 
 def latest(limit: int = 100) -> list[dict[str, Any]]:
     """The newest runs of semivl's flows: flow, experiment, state, start; newest first."""
-    with _client() as client:
+    with client_of() as client:
         found = client.request(
             "POST",
             "/flow_runs/filter",
@@ -163,7 +164,7 @@ def _beneath(client: Any, run: UUID) -> Iterator[str]:
 
 
 @contextmanager
-def _client() -> Iterator[Any]:
+def client_of() -> Iterator[Any]:
     """Prefect's client; SERV101 where the server does not answer."""
     import httpx
     from prefect.client.orchestration import get_client

@@ -80,10 +80,14 @@ def load_bundle(folder: Path, device: str = "cpu") -> Predictor:
     Raises:
         TrainingError: TRAIN004, the folder holds no model.
     """
+    return Predictor(read_card(folder), folder / WEIGHTS, torch.device(device))
+
+
+def read_card(folder: Path) -> Card:
+    """What the bundle in a folder says of its model; TRAIN004 it holds none."""
     if not is_whole(folder):
         raise TrainingError("TRAIN004", f"{folder} holds no trained model.", "Give the folder of a bundle.")
-    card = Card.model_validate_json((folder / CARD).read_text())
-    return Predictor(card, folder / WEIGHTS, torch.device(device))
+    return Card.model_validate_json((folder / CARD).read_text())
 
 
 def train_key(config: Config, version: str) -> str:

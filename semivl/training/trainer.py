@@ -32,6 +32,7 @@ from semivl.nets.vlm import DenseVLM, load_vlm
 from semivl.settings import ROOT, home
 from semivl.training.bundle import is_whole, save_bundle, train_key
 from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
+from semivl.training.parent import load_parent
 from semivl.training.step import build_optimizer, learning_rate, take_step
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,19 @@ class Observer(Protocol):
     def checkpoint(self, step: int, path: Path) -> None: ...
 
 
-def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observer: Observer) -> Path:
+def train(
+    config: Config, snapshot: Snapshot, store: Store, folder: Path, observer: Observer, parent: Path | None = None
+) -> Path:
     """The folder of the finished model, trained on `snapshot`; goes on from what `folder` holds already.
+
+    Args:
+        parent: bundle of the model whose weights the first step starts from; `vlm` alone where empty.
 
     Raises:
         ConfigError: the method or the vision-language model cannot be used.
         TrainingError: TRAIN001 no labelled images, TRAIN002 no unlabelled ones for a method that needs them,
-            TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label maps to guide.
+            TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label maps to guide,
+            TRAIN010 the parent is a model of another kind.
     """
     bundle = folder / "model"
     if is_whole(bundle):
@@ -71,6 +78,8 @@ def train(config: Config, snapshot: Snapshot, store: Store, folder: Path, observ
     key = train_key(config, snapshot.manifest.version)
     fetch(store, key, folder)
     found = newest_whole(folder)
+    if parent and not found:  # a checkpoint has left the parent behind
+        load_parent(parent, config, model, vlm.student().architecture)
     start = load_checkpoint(found, model, optimizer) if found else 0
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     labelled, unlabelled = training_rows(snapshot, method)
@@ -125,8 +134,8 @@ class Run:
                 self.observer.previews(done, drawn)
             if done % c.checkpoint_every == 0 and done < c.steps:
                 path = save_checkpoint(self.folder, done, self.model, self.optimizer)
-                self.observer.checkpoint(done, path)
                 upload(self.store, self.key, path)
+                self.observer.checkpoint(done, path)  # who may end the training here
 
     def _step(self, batch: Batches, step: int) -> dict[str, Tensor]:
         incoming, precision = batch.to(self.device), self.config.compute.precision

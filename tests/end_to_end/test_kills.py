@@ -1,24 +1,19 @@
 """kill -9 in the midst of a training: started again and run again, everything ends as if nothing had happened."""
 
-import os
-import signal
 import threading
-import time
 import uuid
-from pathlib import Path
 
-import psutil
 import pytest
 
-from semivl.config import Config, load
+from semivl.config import load
 from semivl.data import snapshot
 from semivl.data.store import open_store
 from semivl.registry.package import alias_version, model_version
 from semivl.registry.tracking import client
-from semivl.services import processes, runs, supervisor
+from semivl.services import runs, supervisor
 from semivl.settings import home
 from semivl.training.bundle import train_key
-from semivl.training.trainer import train
+from tests.kills import kill, unbroken_weights, wait_for_checkpoint
 from tests.loop import parameters
 
 STEPS = 300
@@ -26,52 +21,11 @@ LOGGED = list(range(2, STEPS + 1, 2))
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("services")]
 
 
-class Unwatched:
-    """An observer who does not care."""
-
-    def metrics(self, step, values): ...
-
-    def previews(self, step, images): ...
-
-    def checkpoint(self, step, path): ...
-
-
-def kill(service: str) -> None:
-    """SIGKILL for the service and all that it started: what a power cut does."""
-    for process in processes.marked(service):
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    psutil.wait_procs(processes.marked(service), 10)
-
-
-def wait_for_checkpoint(config: Config, seconds: float = 120) -> None:
-    """Until the training of the dataset's snapshot has left its second checkpoint, and is not done."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        version = snapshot.head(open_store(), config.data.dataset)
-        if version:
-            folder = home() / "runs" / train_key(config, version)
-            assert not (folder / "model").exists(), "the training was over before the kill"
-            if len(list(folder.glob("step-*"))) >= 2:
-                return
-        time.sleep(0.2)
-    raise AssertionError("no checkpoint appeared")
-
-
 def run_again(given: dict) -> runs.Ended:
     said: list[str] = []
     ended = runs.follow(runs.start(runs.PIPELINE, given), said.append)
     assert ended.completed, (ended, said)
     return ended
-
-
-def unbroken_weights(config: Config, folder: Path) -> bytes:
-    """What the same training gives where nobody kills anything."""
-    store = open_store()
-    bundle = train(config, snapshot.read(store, config.data.dataset), store, folder, Unwatched())
-    return (bundle / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("service", ["worker", "s3", "mlflow"])

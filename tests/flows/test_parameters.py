@@ -9,12 +9,15 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pipeline import pipeline
 from flows.promote import promote
+from flows.retrain import retrain
 from flows.train import train
 from flows.validate import validate
 from semivl.config import Config
 from semivl.settings import ROOT
 
-FLOWS = {flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline, drift)}
+FLOWS = {
+    flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline, drift, retrain)
+}
 
 
 @pytest.mark.parametrize("name", sorted(FLOWS))
@@ -38,4 +41,5 @@ def test_every_flow_has_a_local_deployment_and_training_one_for_gpus():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     named = {(d["entrypoint"], d["name"], d["work_pool"]["name"]) for d in deployments}
     local = {(f"flows/{f.name.removeprefix('semivl-')}.py:{f.name.removeprefix('semivl-')}") for f in FLOWS.values()}
+    local |= {"flows/restart.py:restart"}
     assert named == {(e, "local", "semivl-local") for e in local} | {("flows/train.py:train", "gpu", "semivl-gpu")}

@@ -98,9 +98,9 @@ def test_killed_prefect_and_worker_come_back_with_deployments(services: Settings
 
 def test_run_without_a_process_is_crashed_by_the_next_up(services: Settings) -> None:
     api = services.prefect_api_url
-    found = call("POST", f"{api}/deployments/filter", {"deployments": {"name": {"any_": ["local"]}}})
+    found = call("GET", f"{api}/deployments/name/semivl-pipeline/local")
     _kill("worker")
-    run = call("POST", f"{api}/deployments/{found[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    run = call("POST", f"{api}/deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     call("POST", f"{api}/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
     supervisor.up()
     assert call("GET", f"{api}/flow_runs/{run['id']}")["state_type"] == "CRASHED"
