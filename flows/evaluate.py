@@ -9,9 +9,9 @@ from semivl.data.sample import Split
 from semivl.data.snapshot import Snapshot, read
 from semivl.data.store import Store, open_store
 from semivl.evaluation.evaluate import evaluate as score
-from semivl.evaluation.report import examples, write_report
 from semivl.evaluation.scores import Evaluation, Scores, split_digest
 from semivl.registry.package import CHALLENGER, load_predictor, model_version
+from semivl.registry.report import publish_report
 from semivl.registry.scores import is_published, publish_scores, read_scores, save_scores
 from semivl.registry.tracking import report_address
 from semivl.settings import home
@@ -75,12 +75,9 @@ def publish(
     sizes = config.evaluation.latency_sizes
     evaluation = kept or score(predictor, snapshot, cache, split, log_tenths, sizes).of(model, version)
     evaluation = evaluation._replace(scores=save_scores(store, evaluation))
-    path = None
     if split == "val":
-        path = home() / "reports" / model / str(version) / "index.html"
-        pictures = examples(predictor, snapshot, cache, evaluation.per_image)
-        write_report(path, *evaluation, pictures)
-    publish_scores(evaluation, path)
+        publish_report(config, version, snapshot)
+    publish_scores(evaluation)
     scores = evaluation.scores
     log.info("%s version %d: %.2f mIoU on %d images of %s", model, version, scores.miou, scores.images, split)
     return scores

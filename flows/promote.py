@@ -21,6 +21,7 @@ from semivl.registry.gate_lineage import lineage
 from semivl.registry.gate_rules import Case, Side
 from semivl.registry.package import CHALLENGER, load_predictor, model_version
 from semivl.registry.reigns import Reign, reigns
+from semivl.registry.report import publish_report
 from semivl.registry.rollback import withdrawn
 from semivl.registry.scores import read_scores
 from semivl.registry.tracking import version_address
@@ -59,7 +60,15 @@ def promote(
         partial(carry_out, config),
     )
     report(experiment, decision)
+    write_report(config, challenger, chosen)
     return decision
+
+
+@semivl_task("report", run_name="report-version-{version}")
+def write_report(config: Config, version: int, snapshot: Snapshot) -> None:
+    """The version's report once more, with the decision and the champion beside it."""
+    data = config.data.model_copy(update={"dataset": snapshot.manifest.dataset})
+    publish_report(config.model_copy(update={"data": data}), version, snapshot)
 
 
 def judge(config: Config, challenger: int, snapshot: Snapshot, digest: str, reign: Reign | None) -> Decision:

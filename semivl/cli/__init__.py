@@ -23,6 +23,7 @@ from semivl.cli.common import (
 )
 from semivl.cli.data import data, forget, gc
 from semivl.cli.drift import drift
+from semivl.cli.lineage import lineage, reproduce
 from semivl.cli.predict import predict
 from semivl.cli.retrain import retrain, schedule
 from semivl.cli.vlm import vlm
@@ -39,7 +40,9 @@ app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(gc)
 app.command()(drift)
+app.command()(lineage)
 app.command()(predict)
+app.command()(reproduce)
 app.command()(retrain)
 app.command()(schedule)
 DEMO = ("demo-supervised", "demo")

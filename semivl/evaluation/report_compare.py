@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,6 +77,6 @@ def compare_tab(left: str, right: str, shown: list[Pair]) -> Tab:
     return Tab("compare", "Side by side", {"left": left, "right": right, "groups": groups})
 
 
-def _shown(pair: Pair) -> dict[str, object]:
+def _shown(pair: Pair) -> dict[str, Any]:
     masks = {"truth": pair.truth, "left": pair.left, "right": pair.right}
     return picture(pair.source, pair.photo, masks) | {"before": pair.before, "after": pair.after}

@@ -21,6 +21,7 @@ from semivl.data.store import open_store
 from semivl.errors import RegistryError, SemivlError, TrainingError
 from semivl.registry.device_time import MODEL, DeviceClock
 from semivl.registry.metrics import MetricBuffer
+from semivl.registry.provenance import COMMIT, ENVIRONMENT, commit, environment
 from semivl.registry.tracking import client, experiment_id
 from semivl.settings import home, settings
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 TRAIN_KEY = "semivl.train_key"
+CONFIG = "config.yaml"
+"""the run's artifact with the whole experiment"""
 PARENT_VERSION = "semivl.parent_version"
 _PAUSED = "TRAIN011"
 _SYSTEM_SECONDS = 5
@@ -163,6 +166,7 @@ def _create(config: Config, manifest: Manifest, key: str) -> "Run":
         "semivl.dataset": manifest.dataset,
         "semivl.snapshot": manifest.version,
         "semivl.version": __version__,
+        COMMIT: commit(),
     }
     name = f"{config.name}-{config.method.name}-{key[:6]}"
     if config.train.parent:
@@ -190,7 +194,8 @@ def _describe(run: "Run", config: Config, manifest: Manifest, links: dict[str, s
         mlflow.log_batch(run_id, params=params[first : first + 100], tags=tags)
     mlflow.log_inputs(run_id, datasets=[_dataset_input(manifest)])
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    mlflow.log_text(run_id, text, "config.yaml")
+    mlflow.log_text(run_id, text, CONFIG)
+    mlflow.log_dict(run_id, environment(), ENVIRONMENT)
 
 
 def _dataset_input(manifest: Manifest) -> Any:

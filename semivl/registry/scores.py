@@ -75,22 +75,17 @@ def is_published(version: "ModelVersion", split: Split, digest: str) -> bool:
     return version.tags.get(_tag(split, "scores_digest")) == digest
 
 
-def publish_scores(evaluation: Evaluation, report: Path | None = None) -> None:
-    """Shows the scores on the version's page, and puts tables, plot and report among its run's artifacts.
+def publish_scores(evaluation: Evaluation) -> None:
+    """Shows the scores on the version's page, and puts tables and plot among its run's artifacts.
 
     Those on the training split have tags of their own, and leave the description to the evaluation split's.
-
-    Args:
-        report: the file that `write_report` wrote; its name must be index.html.
     """
     scores = evaluation.scores
-    assert (report is None or report.name == "index.html") and scores.model_version is not None
+    assert scores.model_version is not None
     version = model_version(scores.model, scores.model_version)
     number = str(version.version)
     if version.run_id:
         _log_tables(version.run_id, evaluation)
-        if report:
-            client().log_artifact(version.run_id, str(report), "report")
         _log_metrics(version.run_id, scores)
     tags = {"miou": f"{scores.miou:.2f}", "scores_snapshot": scores.snapshot, "scores_digest": scores.digest}
     for name, value in tags.items():

@@ -3,9 +3,7 @@
 from semivl.config import Record
 from semivl.errors import RegistryError
 from semivl.registry.package import model_version
-
-PARENT = "semivl.parent_version"
-"""tag of a version that was trained warm from another version of the same model: that one's number"""
+from semivl.registry.runs import PARENT_VERSION
 
 
 class TrainedOn(Record):
@@ -27,7 +25,7 @@ def trained_on(model: str, version: int) -> tuple[TrainedOn, ...]:
     while next_version is not None and next_version not in [seen.model_version for seen in found]:
         tags = model_version(model, next_version).tags
         found.append(_seen(model, next_version, tags))
-        next_version = int(tags[PARENT]) if tags.get(PARENT, "").isdigit() else None
+        next_version = int(tags[PARENT_VERSION]) if tags.get(PARENT_VERSION, "").isdigit() else None
     return tuple(found)
 
 

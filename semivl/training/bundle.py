@@ -90,6 +90,12 @@ def read_card(folder: Path) -> Card:
     return Card.model_validate_json((folder / CARD).read_text())
 
 
+def weights_of(folder: Path) -> str:
+    """SHA-256 of the weights' file in a bundle's folder, hex."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def train_key(config: Config, version: str) -> str:
     """Sixteen hex digits of all that decides the weights: what the experiment learns with, from, and starts at."""
     parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")

@@ -50,11 +50,18 @@ class Observer(Protocol):
 
 
 def train(
-    config: Config, snapshot: Snapshot, store: Store, folder: Path, observer: Observer, parent: Path | None = None
+    config: Config,
+    snapshot: Snapshot,
+    store: Store,
+    folder: Path,
+    observer: Observer,
+    parent: Path | None = None,
+    key: str | None = None,
 ) -> Path:
     """The folder of the finished model, trained on `snapshot`; goes on from what `folder` holds already.
 
     Args:
+        key: name of its checkpoints in S3; the train key where empty.
         parent: bundle of the model whose weights the first step starts from; `vlm` alone where empty.
 
     Raises:
@@ -75,7 +82,7 @@ def train(
     model = method.build(config.classes, vlm, True, chosen_guide(config, vlm)).to(device).train()
     apply_compute(model, config.compute)
     optimizer = build_optimizer(model, config.train)
-    key = train_key(config, snapshot.manifest.version)
+    key = key or train_key(config, snapshot.manifest.version)
     fetch(store, key, folder)
     found = newest_whole(folder)
     if parent and not found:  # a checkpoint has left the parent behind

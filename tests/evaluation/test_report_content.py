@@ -9,7 +9,9 @@ import pytest
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
 from semivl.evaluation.evaluate import evaluate
-from semivl.evaluation.report import examples, extremes, write_report
+from semivl.evaluation.report import write_report
+from semivl.evaluation.report_figures import calibration_tab, slices_tab
+from semivl.evaluation.report_scores import examples, extremes, scores_tab
 from semivl.evaluation.scores import Evaluation
 from tests.evaluation.conftest import ColourPredictor
 
@@ -37,7 +39,8 @@ def page_of(
     evaluation: Evaluation, predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache, path: Path
 ) -> str:
     pictures = examples(predictor, snapshot, cache, evaluation.per_image, count=2)  # pyright: ignore[reportArgumentType]
-    write_report(path, *evaluation, pictures)
+    scores = evaluation.scores
+    write_report(path, scores, [scores_tab(evaluation, pictures), slices_tab(scores), calibration_tab(scores)])
     return path.read_text()
 
 

@@ -15,9 +15,7 @@ from flows.validate import validate
 from semivl.config import Config
 from semivl.settings import ROOT
 
-FLOWS = {
-    flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline, drift, retrain)
-}
+FLOWS = {flow.name: flow for flow in (ingest, validate, train, evaluate, promote, pipeline, drift, retrain)}
 
 
 @pytest.mark.parametrize("name", sorted(FLOWS))

@@ -61,14 +61,11 @@ def test_the_versions_page_shows_the_scores(
     config: Config, manifest: Manifest, run_id: str, bundle: Path, scored: Callable[..., Scores], tmp_path: Path
 ) -> None:
     version = register(run_id, bundle, config, manifest)
-    report = tmp_path / "index.html"
-    report.write_text("<p>report</p>")
     for _ in range(2):
-        publish_scores(evaluation(scored(version, 42.0)), report)
+        publish_scores(evaluation(scored(version, 42.0)))
     found = model_version(config.registered_model, version)
     assert found.tags["semivl.miou"] == "42.00" and found.tags["semivl.scores_digest"] == "d1"
     assert "42.0 mIoU" in str(found.description) and "| class 1 | absent |" in str(found.description)
-    assert [f.path for f in client().list_artifacts(run_id, "report")] == ["report/index.html"]
     names = {Path(f.path).name for f in client().list_artifacts(run_id, "scores/val-d1")}
     assert names == {"per_image.parquet", "per_class.parquet", "scores.json", "reliability.png"}
     fetched = client().download_artifacts(run_id, "scores/val-d1", str(tmp_path))

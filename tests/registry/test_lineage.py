@@ -1,0 +1,108 @@
+"""From a version back to its data, and forward again to the same weights."""
+
+import subprocess
+import uuid
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.train import train
+from flows.validate import validate
+from semivl.config import load
+from semivl.data.snapshot import read
+from semivl.data.store import open_store
+from semivl.errors import RegistryError
+from semivl.registry.lineage import Lineage, lineage, training_samples
+from semivl.registry.package import alias_version
+from semivl.registry.provenance import commit
+from semivl.registry.report import publish_report
+from semivl.registry.reproduce import reproduce
+from semivl.settings import ROOT
+from tests.loop import overrides
+from tests.test_cli import semivl
+
+
+@pytest.fixture(scope="module")
+def made(services) -> Lineage:
+    """The lineage of a version that the small loop trained."""
+    dataset = f"t-{uuid.uuid4().hex[:8]}"
+    given = {"experiment": "demo", "overrides": overrides(dataset, steps=4)}
+    snapshot = ingest(**given)
+    validate(**given, snapshot=snapshot)
+    version = train(**given, snapshot=snapshot)
+    evaluate(**given, version=version, snapshot=snapshot)
+    return lineage(f"semivl-{dataset}", version)
+
+
+def test_the_lineage_names_data_definitions_settings_code_and_packages(made: Lineage) -> None:
+    head = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True).strip()
+    assert made.commit == commit() and made.commit.startswith(head)
+    assert made.environment["torch"].startswith("2.") and made.environment["python"].startswith("3.")
+    assert made.config.classes == load("demo").classes and made.config.train.steps == 4
+    assert len(made.weights) == 64 and made.parent is None and made.method == "semivl"
+
+
+def test_every_training_sample_is_listed_with_its_hashes(made: Lineage) -> None:
+    own = made.seen[0]
+    expected = {(r.sha256, r.mask_sha256) for r in read(open_store(), own.dataset, own.snapshot).rows(split="train")}
+    table = training_samples(open_store(), made)
+    assert set(zip(table["sha256"].to_pylist(), table["mask_sha256"].to_pylist(), strict=True)) == expected
+    assert set(table["model_version"].to_pylist()) == {made.version}
+
+
+def test_a_version_trained_again_has_the_same_weights(made: Lineage, tmp_path: Path) -> None:
+    before = alias_version(made.model, "challenger")
+    found = reproduce(open_store(), made, tmp_path / "again")
+    assert found.equal and found.weights == made.weights
+    assert found.largest_difference == 0 and found.loss_difference == 0 and found.steps_compared == 2
+    assert found.differs == () and alias_version(made.model, "challenger") == before
+    assert list(open_store().list(f"checkpoints/reproduce-{made.train_key}")) == []
+
+
+def test_a_version_trained_again_otherwise_is_told_apart(made: Lineage, tmp_path: Path) -> None:
+    other = made.config.train.model_copy(update={"seed": 1})
+    changed = made.model_copy(update={"config": made.config.model_copy(update={"train": other}), "commit": "c0ffee"})
+    found = reproduce(open_store(), changed, tmp_path / "again")
+    assert not found.equal and found.largest_difference > 0 and found.loss_difference
+    assert found.differs[0].startswith("code: c0ffee then")
+
+
+def test_the_report_has_every_tab(made: Lineage) -> None:
+    page = publish_report(made.config, made.version, read(open_store(), made.seen[0].dataset)).read_text()
+    assert made.weights in page and made.commit in page
+    for words in ("The gate has not decided", "no other champion", "IoU per class", "Reliability", "semivl drift"):
+        assert words in page, words
+
+
+def test_the_command_shows_the_lineage_and_writes_the_samples(made: Lineage, tmp_path: Path) -> None:
+    file = tmp_path / "samples.csv"
+    done = semivl("lineage", f"models:/{made.model}/{made.version}", "--samples", str(file))
+    assert done.returncode == 0 and made.weights in done.stdout and made.train_key in done.stdout
+    assert len(pyarrow.csv.read_csv(file)) == len(training_samples(open_store(), made))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lineage", "nothing"], ["PRED001", "nothing", "NAME/7"]),
+        (["lineage", "nothing/3"], ["REG004", "nothing"]),
+        (["reproduce", "nothing@champion"], ["REG004", "nothing"]),
+        (["lineage", "nothing/3", "--samples", "x.txt"], ["CONF031", "x.txt"]),
+    ],
+)
+def test_what_cannot_be_traced_is_told(made: Lineage, arguments: list[str], words: list[str]) -> None:
+    done = semivl(*arguments)
+    assert done.returncode == 2 and all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_version_without_a_run_is_told(made: Lineage) -> None:
+    from semivl.registry.tracking import client
+
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    client().create_registered_model(name)
+    version = client().create_model_version(name, f"models:/{made.model}/{made.version}")
+    with pytest.raises(RegistryError, match="REG021"):
+        lineage(name, int(version.version))
