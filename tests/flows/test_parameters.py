@@ -38,10 +38,8 @@ def test_misspelt_setting_is_refused_before_the_run(name):
 def test_every_flow_has_a_local_deployment_and_training_one_for_gpus():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     named = {(d["entrypoint"], d["name"], d["work_pool"]["name"]) for d in deployments}
-    local = {
-        (f"flows/{f.name.removeprefix('semivl-')}.py:{f.name.removeprefix('semivl-')}")
-        for f in (*FLOWS.values(), predict)
-    }
+    names = [flow.name.removeprefix("semivl-") for flow in (*FLOWS.values(), predict)]
+    local = {f"flows/{name}.py:{name}" for name in names}
     assert named == {(e, "local", "semivl-local") for e in local} | {("flows/train.py:train", "gpu", "semivl-gpu")}
 
 

@@ -18,8 +18,7 @@ def test_a_folder_becomes_masks_in_s3_and_a_wrong_one_ends_the_run_with_its_code
     assert state.result().summary.predicted == 1
     left = artifacts(run)
     assert "DATA002: 1 photos" in left["predictions-bundle0"] and '"refused": 1' in left["predicted-bundle0"]
-    assert set(store.list("predicted/")) == {
-        f"predicted/{n}" for n in ("masks/a.png", "predictions.jsonl", "timings.jsonl")
-    }
+    names = ("masks/a.png", "predictions.jsonl", "timings.jsonl")
+    assert set(store.list("predicted/")) == {f"predicted/{name}" for name in names}
     state, _ = ended(predict, {"job": job.model_copy(update={"source": str(tmp_path / "absent")})})
     assert state.is_failed() and state.message.startswith("PRED003")
