@@ -29,7 +29,7 @@ _RETRAINING = "retrain:"
 """begins the tag of all runs beneath a semivl-retrain; the experiment follows"""
 
 
-def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
+def semivl_flow(name: str, description: str, run_name: str = "{experiment}") -> Callable[[Callable[P, R]], Flow[P, R]]:
     """A flow whose run, where a SemivlError ends it, fails with the error's own words, the code first."""
 
     def decorate(body: Callable[P, R]) -> Flow[P, R]:
@@ -43,7 +43,7 @@ def semivl_flow(name: str, description: str) -> Callable[[Callable[P, R]], Flow[
                 log.error(str(error))
                 return cast(R, Failed(message=str(error), data=error))
 
-        return flow(name=name, description=description, flow_run_name="{experiment}")(guarded)
+        return flow(name=name, description=description, flow_run_name=run_name)(guarded)
 
     return decorate
 

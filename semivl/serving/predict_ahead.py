@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from semivl.config import ClassDefinition, Classes
-from semivl.data.check_pool import CheckPool
+from semivl.data.check_pool import shared_pool
 from semivl.data.checks import Checked, Files, Limits, Quarantined
 from semivl.data.decode import decode_image
 from semivl.data.sample import Source
@@ -39,15 +39,15 @@ class Room:
     def __init__(self, pixels: int) -> None:
         self._pixels, self._free = pixels, pixels
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
 
     def take(self, pixels: int) -> bool:
         """Waits for room; False once the room is closed."""
         wanted = min(pixels, self._pixels)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._free >= wanted)
-            self._free -= 0 if self._closed else wanted
-            return not self._closed
+            self._changed.wait_for(lambda: self.closed or self._free >= wanted)
+            self._free -= 0 if self.closed else wanted
+            return not self.closed
 
     def give_back(self, pixels: int) -> None:
         with self._changed:
@@ -56,7 +56,7 @@ class Room:
 
     def close(self) -> None:
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
 
@@ -80,14 +80,13 @@ class Chunk:
     rows: dict[str, Entry]
     """of those that were done before, or are refused"""
     reused: int
-    batches: int = 0
 
 
 Known = Callable[[Sequence[Photo]], dict[str, Entry]]
 
 
 class Ahead:
-    """The chunks with their batches, in order. A context manager: when it is left, no thread or process stays."""
+    """The chunks with their batches, in order. A context manager: when it is left, no thread stays."""
 
     def __init__(self, photos: Photos, chunks: Iterator[list[Photo]], known: Known, limits: Limits, batch: int,
                  room: Room, seconds: float) -> None:  # fmt: skip
@@ -98,7 +97,7 @@ class Ahead:
             seconds: of CPU that checking one photo may take
         """
         self._photos, self._chunks, self._known, self._batch, self._room = photos, chunks, known, batch, room
-        self._pool = CheckPool(_NO_CLASSES, limits, WORKERS, _CHECKED_MEMORY * limits.max_pixels, seconds)
+        self._pool = shared_pool(_NO_CLASSES, limits, WORKERS, _CHECKED_MEMORY * limits.max_pixels, seconds)
         self._threads = ThreadPoolExecutor(WORKERS, "ahead")
         self._ready: queue.Queue[Chunk | Batch | BaseException | None] = queue.Queue(maxsize=256)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -109,7 +108,6 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         self._room.close()
-        self._pool.close()
         while self._thread.is_alive():
             _drain(self._ready)
             self._thread.join(timeout=0.05)
@@ -124,7 +122,7 @@ class Ahead:
     def _run(self) -> None:
         try:
             for photos in self._chunks:
-                if not self._prepared(photos):
+                if self._room.closed or not self._prepared(photos):
                     return
             self._ready.put(None)
         except BaseException as error:  # whoever predicts is told, whatever it is
@@ -145,7 +143,6 @@ class Ahead:
             for count in [max(1, min(self._batch, _BATCH_PIXELS // pixels))]
             for first in range(0, len(alike), count)
         ]
-        chunk.batches = len(batches)
         self._ready.put(chunk)
         return all(self._decoding(chunk, pixels, alike) for pixels, alike in batches)
 

@@ -21,7 +21,7 @@ class Job(PredictSettings):
     output: str = Field(min_length=1, description="folder, or a prefix in the configured bucket")
     model: str = Field(min_length=1, description="NAME@champion, NAME/7, or the folder of a bundle")
     split: Literal["train", "val"] | None = Field(None, description="of a snapshot; all of it where empty")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
 
 
 class Done(NamedTuple):

@@ -93,16 +93,15 @@ class FilePhotos:
         return f"{self.files.address}/{self.only}" if self.only else self.files.address
 
     def listed(self) -> list[Photo]:
-        found = [info for info in self.files.names() if self._counts(info.name)]
+        if self.only:
+            return [Photo(self.only, 0)]
+        found = [info for info in self.files.names() if is_picture(info.name)]
         faults = name_faults(info.name for info in found)
         return sorted((Photo(i.name, i.size, faults.get(i.name)) for i in found), key=lambda photo: photo.name)
 
     def read(self, photo: Photo) -> bytes | Quarantined:
         found = read_raw(self.files, Source(Path(photo.name), None), self.limits)
         return found if isinstance(found, Quarantined) else found.image
-
-    def _counts(self, name: str) -> bool:
-        return name == self.only if self.only else is_picture(name)
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,18 @@ class SegmentationModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         import torch
 
-        from semivl.serving.serve_gate import bound_requests
-        from semivl.serving.serve_settings import serve_settings
+        from semivl.serving.serve_gate import bound_requests, is_serving
+        from semivl.serving.serve_settings import UNBOUNDED, serve_settings
         from semivl.training.bundle import load_bundle
 
-        bounds = serve_settings()
-        bound_requests(bounds)
+        self._bounds = serve_settings()
+        if is_serving():
+            bound_requests(self._bounds)
+        else:
+            self._bounds = self._bounds.model_copy(update=UNBOUNDED)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.predictor = load_bundle(Path(context.artifacts["bundle"]), device)
-        self._free = threading.BoundedSemaphore(bounds.concurrency)
+        self._free = threading.BoundedSemaphore(self._bounds.concurrency)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -83,7 +86,7 @@ class SegmentationModel(PythonModel):
         from semivl.serving.serve_images import decoded
 
         rows, names = [], self.predictor.classes.names
-        for value, photo in zip(values, decoded(values), strict=True):
+        for value, photo in zip(values, decoded(values, self._bounds), strict=True):
             (answer,) = answers(self.predictor, [photo])
             as_asked = _base64 if isinstance(value, str) else bytes
             row = {

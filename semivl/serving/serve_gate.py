@@ -38,31 +38,37 @@ class Gate:
 
     async def let_in(self, app: Callable[..., Awaitable[None]], scope: Any, receive: Receive, send: Send) -> None:
         """Answers the request by the app, or says why not."""
-        body, taken = bytearray(), 0
+        body = bytearray()
         try:
-            _require_json(scope)
-            async with asyncio.timeout(_seconds()):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        return
-                    part = message.get("body", b"")
-                    self._require_room(scope, len(body) + len(part), len(part))
-                    taken += len(part)
-                    self._held += len(part)
-                    body += part
-                    more = message.get("more_body", False)
-            _require_few_values(body, self._bounds.images)
-            whole = bytes(body)
-            body.clear()
-            await app(scope, _replayed(whole, receive), send)
-        except GateError as fault:
-            await _answer(send, fault)
-        except TimeoutError:
-            await _answer(send, GateError(408, "PRED014", "the body did not arrive in time. Send it at once."))
+            try:
+                _require_json(scope)
+                async with asyncio.timeout(_seconds()):
+                    if not await self._read(body, scope, receive):
+                        return None
+                _require_few_values(body, self._bounds.images)
+            except GateError as fault:
+                return await _answer(send, fault)
+            except TimeoutError:
+                return await _answer(
+                    send, GateError(408, "PRED014", "the body did not arrive in time. Send it at once.")
+                )
+            await app(scope, _replayed(bytes(body), receive), send)
         finally:
-            self._held -= taken
+            self._held -= len(body)
+
+    async def _read(self, body: bytearray, scope: Any, receive: Receive) -> bool:
+        """Adds the request's body to `body`; False where the client left."""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return False
+            part = message.get("body", b"")
+            self._require_room(scope, len(body) + len(part), len(part))
+            self._held += len(part)
+            body += part
+            more = message.get("more_body", False)
+        return True
 
     def _require_room(self, scope: Any, size: int, more: int) -> None:
         told = dict(scope["headers"]).get(b"content-length", b"0")
@@ -76,10 +82,13 @@ class Gate:
             raise GateError(503, "PRED015", "too many requests wait. Try again a little later.")
 
 
+def is_serving() -> bool:
+    """Whether MLflow's scoring server is what loads the model."""
+    return "mlflow.pyfunc.scoring_server.app" in sys.modules
+
+
 def bound_requests(bounds: ServeSettings) -> None:
-    """Puts the gate before the app that MLflow is about to make; nothing outside of its scoring server."""
-    if "mlflow.pyfunc.scoring_server.app" not in sys.modules:
-        return
+    """Puts the gate before the app that MLflow's scoring server is about to make."""
     from fastapi import FastAPI
 
     gate, app = Gate(bounds), FastAPI.__call__

@@ -22,7 +22,7 @@ from semivl.data.headers import DamagedError, read_header
 from semivl.data.sample import Source
 from semivl.data.store import Store
 from semivl.errors import DataError, RegistryError, StoreError
-from semivl.serving.serve_settings import ServeSettings, serve_settings
+from semivl.serving.serve_settings import ServeSettings
 from semivl.settings import settings
 
 _NO_CLASSES = Classes(classes=(ClassDefinition(name="0"), ClassDefinition(name="1")))  # pyright: ignore[reportCallIssue]
@@ -35,14 +35,13 @@ _NAMED = 10
 """rows at fault that an error names"""
 
 
-def decoded(values: Sequence[Any]) -> Iterator[np.ndarray]:
+def decoded(values: Sequence[Any], bounds: ServeSettings) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8 of each image, as it is seen, in order; all are examined before the first is decoded.
 
     Raises:
         RegistryError: REG005 images that cannot be used, by row; PRED013 too many images or pixels.
         StoreError: S3 does not answer.
     """
-    bounds = serve_settings()
     if len(values) > bounds.images:
         raise _too_much(f"{len(values)} images are more than {bounds.images}", "SEMIVL_SERVE_IMAGES")
     bodies = _bodies(values, bounds)
@@ -53,8 +52,9 @@ def decoded(values: Sequence[Any]) -> Iterator[np.ndarray]:
 
 def check_pool(bounds: ServeSettings) -> CheckPool:
     """The processes that examine, shared by all requests."""
-    limits = Limits(max_pixels=bounds.pixels, max_bytes=bounds.bytes)
-    return shared_pool(_NO_CLASSES, limits, 1, _CHECKED_MEMORY * bounds.pixels, bounds.file_seconds)
+    usual = Limits()
+    limits = Limits(min(usual.max_pixels, bounds.pixels), min(usual.max_bytes, bounds.bytes))
+    return shared_pool(_NO_CLASSES, limits, 1, _CHECKED_MEMORY * limits.max_pixels, bounds.file_seconds)
 
 
 def _bodies(values: Sequence[Any], bounds: ServeSettings) -> list[bytes]:

@@ -30,6 +30,10 @@ class ServeSettings(BaseSettings):
         return frozenset(name.strip() for name in self.buckets.split(",") if name.strip())
 
 
+UNBOUNDED = {"pixels": 10**12, "images": 10**9, "bytes": 10**12}
+"""of a call from Python, which has its images in memory anyhow; each of them is still bounded as at ingest"""
+
+
 @cache
 def serve_settings() -> ServeSettings:
     """The settings of this process, read once.

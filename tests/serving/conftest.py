@@ -79,7 +79,7 @@ def server(mlflow_server: str, bundle: Path, tmp_path_factory: pytest.TempPathFa
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
     mlflow = str(Path(sys.executable).parent / "mlflow")
     command = [mlflow, "models", "serve", "-m", f"models:/{name}@champion", "--env-manager", "local"]
-    bounds = {"SEMIVL_SERVE_BYTES": str(BYTES), "SEMIVL_SERVE_PIXELS": str(PIXELS)}
+    bounds = {"OMP_NUM_THREADS": "1", "SEMIVL_SERVE_BYTES": str(BYTES), "SEMIVL_SERVE_PIXELS": str(PIXELS)}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with log.open("w") as file:
         process = subprocess.Popen(
