@@ -23,6 +23,7 @@ from semivl.cli.common import (
 )
 from semivl.cli.data import data, forget, gc
 from semivl.cli.drift import drift
+from semivl.cli.export import export
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -37,6 +38,7 @@ app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(gc)
 app.command()(drift)
+app.command()(export)
 DEMO = ("demo-supervised", "demo")
 
 

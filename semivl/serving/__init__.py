@@ -1,0 +1,1 @@
+"""What is done with a finished model: prediction, export, choosing what to label next."""
