@@ -37,9 +37,10 @@ def untrained(config: Config, folder: Path, pretrained: bool) -> Predictor:
     if not pretrained:
         model = model.to_empty(device="cpu")
         for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.05)
         for name, buffer in model.named_buffers():
-            buffer.fill_(1.0 if "std" in name or "var" in name else 0.1)
+            if buffer.is_floating_point():
+                torch.nn.init.normal_(buffer, 1.0 if "std" in name or "var" in name else 0.0, 0.05)
     save_bundle(folder, config, model, vlm.student().architecture)
     return load_bundle(folder)
 
