@@ -39,5 +39,9 @@ class RegistryError(SemivlError):
     """REG...: a model version, alias or gate decision that cannot be used."""
 
 
+class ExportError(SemivlError):
+    """EXP...: a model that cannot be written for another runtime, or not so that it says the same."""
+
+
 class DriftError(SemivlError):
     """DRIFT...: new data that cannot be compared with those that a model was trained on."""

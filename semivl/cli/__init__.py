@@ -26,6 +26,7 @@ from semivl.cli.drift import drift
 from semivl.cli.lineage import lineage, reproduce
 from semivl.cli.predict import predict
 from semivl.cli.retrain import retrain, schedule
+from semivl.cli.export import export
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -45,6 +46,7 @@ app.command()(predict)
 app.command()(reproduce)
 app.command()(retrain)
 app.command()(schedule)
+app.command()(export)
 DEMO = ("demo-supervised", "demo")
 
 

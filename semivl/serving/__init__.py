@@ -1,1 +1,1 @@
-"""What is done with a finished model: predicting folders of photos, and answering requests for masks."""
+"""What is done with a finished model: prediction, answering requests, export, choosing what to label next."""

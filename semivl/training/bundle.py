@@ -39,17 +39,17 @@ class Predictor:
     def __init__(self, card: Card, weights: Path, device: torch.device) -> None:
         self.classes, self.evaluation, self.device = card.classes, card.evaluation, device
         self.model_bytes = weights.stat().st_size
-        self._method = create(card.method)
+        self.method = create(card.method)
         vlm = blank_vlm(card.encoder, len(card.classes))
-        self._model = self._method.build(card.classes, vlm, training=False)
-        self._model.load_state_dict(load_file(weights))
-        self._model.eval().to(device)
-        decode_in_chunks(self._model, CLASS_CHUNK)
+        self.model = self.method.build(card.classes, vlm, training=False)
+        self.model.load_state_dict(load_file(weights))
+        self.model.eval().to(device)
+        decode_in_chunks(self.model, CLASS_CHUNK)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
-        return self._method.predict(self._model, images.to(self.device))
+        return self.method.predict(self.model, images.to(self.device))
 
 
 def save_bundle(folder: Path, config: Config, model: nn.Module, encoder: Architecture) -> None:
