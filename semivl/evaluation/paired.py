@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DRAWS = 4000
-"""resamples: a bound then wavers by a thirtieth of the difference's deviation from seed to seed"""
+DRAWS = 2000
+"""resamples: a bound then wavers by a twentieth of the difference's deviation from seed to seed"""
 _AT_ONCE = 1 << 22
 """weights held at once, which bounds the memory"""
 

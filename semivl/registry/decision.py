@@ -1,8 +1,9 @@
 """The gate's decision as a record in S3, by the model's version, the champion it met, and the images.
 
 What is decided about a challenger while one champion reigns, on the same images, stays decided: the first record that
-is put counts. Whether a promotion took place is told by the line of champions (semivl/registry/reigns.py): of two
-challengers that were both found better than one champion, the slower one's record says that it was overtaken.
+is put counts. Only where nobody answered in time may a person be asked again. Whether a promotion took place is told by
+the line of champions (semivl/registry/reigns.py): of two challengers that were both found better than one champion, the
+slower one's record says that it was overtaken.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from semivl.config import Record
 from semivl.data.store import Store
 from semivl.registry.reigns import Reign, reigns
 
-OVERTAKEN = "GATE014"
+IN_TIME, OVERTAKEN = "GATE013", "GATE014"
 
 
 class RuleResult(Record):
@@ -58,6 +59,11 @@ class Decision(Record):
         return tuple(rule.code for rule in self.rules if not rule.met)
 
     @property
+    def stays(self) -> bool:
+        """False where nothing but a person's answer is missing: the next run asks again."""
+        return self.failed != (IN_TIME,)
+
+    @property
     def name(self) -> str:
         """By whom, over whom and on what: the record's name in S3 and in MLflow."""
         return f"{self.challenger}-over-{self.champion or 'none'}-reign{self.reign}-{self.digest}"
@@ -73,13 +79,17 @@ def recorded(store: Store, model: str, challenger: int, reign: Reign | None, dig
     champion, number = (reign.version, reign.number) if reign else ("none", 0)
     key = key_of(model, f"{challenger}-over-{champion}-reign{number}-{digest}")
     found = store.get_with_etag(key)
-    return Decision.model_validate_json(found[0]) if found else None
+    kept = Decision.model_validate_json(found[0]) if found else None
+    return kept if kept and kept.stays else None
 
 
 def record(store: Store, decision: Decision) -> Decision:
-    """Keeps the decision; the one that counts, which is the first that was kept."""
-    key = key_of(decision.model, decision.name)
-    if store.put_if_absent(key, decision.model_dump_json(indent=1).encode()):
+    """Keeps the decision; the one that counts, which is the first that was kept and stays."""
+    key, body = key_of(decision.model, decision.name), decision.model_dump_json(indent=1).encode()
+    found = store.get_with_etag(key)
+    if found and Decision.model_validate_json(found[0]).stays:
+        return Decision.model_validate_json(found[0])
+    if store.put_if_match(key, body, found[1] if found else None):
         return decision
     return Decision.model_validate_json(store.get(key))
 

@@ -3,11 +3,11 @@
 import numpy as np
 
 from semivl.errors import RegistryError
-from semivl.registry.decision import Decision, RuleResult
+from semivl.registry.decision import IN_TIME, Decision, RuleResult
 from semivl.registry.gate_rules import RULES, Case
 from semivl.registry.reigns import Reign, now
 
-APPROVED, IN_TIME = "GATE012", "GATE013"
+APPROVED = "GATE012"
 
 
 def decide(case: Case, reign: Reign | None) -> Decision:

@@ -116,9 +116,7 @@ def _tags(decision: Decision) -> dict[str, str]:
         "gate.challenger_miou": _points(decision.challenger_miou),
         "gate.champion": str(decision.champion or ""),
         "gate.champion_miou": _points(decision.champion_miou),
-        "gate.lead": _points(decision.difference),
         "gate.lead_low": _points(decision.low),
-        "gate.digest": decision.digest,
         "gate.record": key_of(decision.model, decision.name),
         "gate.decision": "promoted" if decision.promoted else "rejected",
     }

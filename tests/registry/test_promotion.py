@@ -10,6 +10,7 @@ from semivl.config import Config
 from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.registry.decision import Decision, decisions, key_of, of_version, record
+from semivl.registry.gate import approved, declined, unanswered
 from semivl.registry.package import CHALLENGER, alias_version, model_version
 from semivl.registry.promotion import CHAMPION, apply, finish, settle
 from semivl.registry.reigns import Reign, champion, crown, now, reigns
@@ -87,6 +88,15 @@ def test_what_is_decided_stays_decided_while_the_champion_reigns(store: Store, v
     assert apply(store, decided(2)) == first
     assert settle(store, versions, 2, "d1", lambda _: decided(2)) == first
     assert alias_version(versions, CHAMPION) == 1
+
+
+def test_where_nobody_answered_a_person_is_asked_again(store: Store, versions: str, decided: Decided) -> None:
+    asked = decided(2)
+    late = apply(store, unanswered(asked, 2))
+    assert late.failed == ("GATE013",) and alias_version(versions, CHAMPION) == 1
+    made = settle(store, versions, 2, "d1", lambda _: declined(asked, "ann", "no"))
+    assert made.failed == ("GATE012",)
+    assert settle(store, versions, 2, "d1", lambda _: approved(asked, "bob", "yes")) == made
 
 
 def test_another_champion_and_other_images_are_new_decisions(store: Store, versions: str, decided: Decided) -> None:
