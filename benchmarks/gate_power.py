@@ -72,6 +72,7 @@ def model(there: World, own: Chance, shift: np.ndarray | float) -> Counts:
 def shifted(there: World, own: Chance, champion: Counts, lead: float, ruined: int | None = None) -> Counts:
     """The model whose mIoU over the population leads the champion's by so much, with that class at a tenth."""
     shift, low, high = np.zeros(CLASSES), -4.0, 4.0
+    made = champion
     for _ in range(25):
         shift[:] = (low + high) / 2
         made = model(there, own, shift)
@@ -80,6 +81,11 @@ def shifted(there: World, own: Chance, champion: Counts, lead: float, ruined: in
         one, other = compared(made, champion)
         low, high = (shift[0], high) if np.mean(one - other) < lead else (low, shift[0])
     return made
+
+
+def picked(counts: Counts, images: np.ndarray) -> Counts:
+    """The counts of an evaluation set."""
+    return Counts(counts.intersections[images], counts.unions[images])
 
 
 def judged(gate: GateConfig, challenger: Counts, champion: Counts, trial: int) -> tuple[bool, bool]:
@@ -116,8 +122,7 @@ def main() -> None:
             met, begun = [], time.perf_counter()
             for trial in range(chosen.trials):
                 images = random.integers(POPULATION, size=size)
-                pair = (Counts(*(part[images] for part in side)) for side in (challenger, champion))
-                met.append(judged(gate, *pair, trial))
+                met.append(judged(gate, picked(challenger, images), picked(champion, images), trial))
             seconds[size] = (time.perf_counter() - begun) / chosen.trials
             lead, classes = np.array(met).T
             promoted[name][f"{size} images"] = f"{np.mean(lead & classes):.1%}"
@@ -141,8 +146,7 @@ def spread(random: np.random.Generator, challenger: Counts, champion: Counts, si
     found = []
     for trial in range(sets):
         images = random.integers(POPULATION, size=size)
-        pair = (Counts(*(part[images] for part in side)) for side in (challenger, champion))
-        found.append(miou_difference(*pair, 0.95, trial, 1000))
+        found.append(miou_difference(picked(challenger, images), picked(champion, images), 0.95, trial, 1000))
     points = np.array([one.difference for one in found])
     return {
         "deviation": f"{points.std():.2f}",

@@ -55,6 +55,7 @@ def promote(
         model,
         challenger,
         digest,
+        config.gate,
         partial(judge, config, challenger, chosen, digest),
         partial(carry_out, config),
     )

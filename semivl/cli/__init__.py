@@ -233,6 +233,8 @@ def show_outcomes(rows: list[dict[str, Any]]) -> None:
 
     shown = ("experiment", "method", "labelled masks", "mIoU", "gate")
     show_table([{name: row.get(name, "") for name in shown} for row in rows])
+    for row in rows:
+        print(f"\n{row.get('experiment', '')}, {row.get('gate', '')}: {row.get('reason', '')}")
     print(f"\nmodel   {rows[-1].get('model page', '')}")
     print(f"runs    {runs.runs_page()}")
     print(f"report  {rows[-1].get('report', '')}")

@@ -1,9 +1,9 @@
 """The gate's decision as a record in S3, by the model's version, the champion it met, and the images.
 
-What is decided about a challenger while one champion reigns, on the same images, stays decided: the first record that
-is put counts. Only where nobody answered in time may a person be asked again. Whether a promotion took place is told by
-the line of champions (semivl/registry/reigns.py): of two challengers that were both found better than one champion, the
-slower one's record says that it was overtaken.
+What is decided about a challenger while one champion reigns, on the same images and by the same rules, stays decided:
+the first record that is put counts. Only where nobody answered in time may a person be asked again. Whether a promotion
+took place is told by the line of champions (semivl/registry/reigns.py): of two challengers that were both found better
+than one champion, the slower one's record says that it was overtaken.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,8 @@ class Decision(Record):
     """one-sided bounds of the difference, each at `confidence`"""
     confidence: float
     margin: float
+    settings: str
+    """digest of the gate's settings"""
     rules: tuple[RuleResult, ...]
     promoted: bool
     reason: str
@@ -65,8 +67,8 @@ class Decision(Record):
 
     @property
     def name(self) -> str:
-        """By whom, over whom and on what: the record's name in S3 and in MLflow."""
-        return f"{self.challenger}-over-{self.champion or 'none'}-reign{self.reign}-{self.digest}"
+        """Who against whom, on what and by which rules: the record's name in S3 and in MLflow."""
+        return _name(self.challenger, self.champion, self.reign, self.digest, self.settings)
 
 
 def key_of(model: str, name: str) -> str:
@@ -74,11 +76,12 @@ def key_of(model: str, name: str) -> str:
     return f"decisions/{model}/{name}.json"
 
 
-def recorded(store: Store, model: str, challenger: int, reign: Reign | None, digest: str) -> Decision | None:
-    """What was decided about the challenger on these images while this champion reigns, if anything was."""
-    champion, number = (reign.version, reign.number) if reign else ("none", 0)
-    key = key_of(model, f"{challenger}-over-{champion}-reign{number}-{digest}")
-    found = store.get_with_etag(key)
+def recorded(
+    store: Store, model: str, challenger: int, reign: Reign | None, digest: str, settings: str
+) -> Decision | None:
+    """What was decided about the challenger on these images and by these rules while this champion reigns, if so."""
+    champion, number = (reign.version, reign.number) if reign else (None, 0)
+    found = store.get_with_etag(key_of(model, _name(challenger, champion, number, digest, settings)))
     kept = Decision.model_validate_json(found[0]) if found else None
     return kept if kept and kept.stays else None
 
@@ -116,6 +119,10 @@ def decisions(store: Store, model: str) -> list[Decision]:
 def of_version(store: Store, model: str, version: int) -> list[Decision]:
     """Every decision about the version as a challenger, newest first."""
     return _read(store, model, f"decisions/{model}/{version}-over-")
+
+
+def _name(challenger: int, champion: int | None, reign: int, digest: str, settings: str) -> str:
+    return f"{challenger}-over-{champion or 'none'}-reign{reign}-{digest}-{settings}"
 
 
 def _read(store: Store, model: str, prefix: str) -> list[Decision]:

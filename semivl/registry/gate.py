@@ -40,6 +40,7 @@ def decide(case: Case, reign: Reign | None) -> Decision:
         high=lead and lead.high,
         confidence=case.gate.confidence,
         margin=case.gate.margin,
+        settings=case.gate.digest,
         rules=rules,
         promoted=all(rule.met for rule in rules),
         reason=_reason(rules),

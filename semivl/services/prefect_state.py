@@ -20,7 +20,7 @@ from semivl.services.web import call
 from semivl.settings import ROOT
 
 _VARIABLE = "semivl_deployed"
-_UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
+_UNFINISHED = ["RUNNING", "PENDING", "CANCELLING", "PAUSED"]
 
 
 def deploy_if_changed() -> bool:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from semivl.config import GateConfig
 from semivl.data.store import Store
 from semivl.registry.decision import Decision, decisions, key_of
 from semivl.registry.package import alias_version, model_version
@@ -43,7 +44,7 @@ def promotes(store: Store, model: str, challenger: int):
         assert reign
         return decision(model, challenger, reign, lead=LEADS[challenger] - LEADS.get(reign.version, 0))
 
-    return lambda: settle(store, model, challenger, "d1", decides)
+    return lambda: settle(store, model, challenger, "d1", GateConfig(), decides)
 
 
 def check_one_champion(store: Store, model: str) -> list[Reign]:
