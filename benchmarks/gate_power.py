@@ -105,7 +105,7 @@ def judged(gate: GateConfig, challenger: Counts, champion: Counts, trial: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[400, 400, 200], help="evaluation sets of each size")
+    parser.add_argument("--trials", type=int, nargs="+", default=[400, 400, 300], help="evaluation sets of each size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 1500], help="images")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()

@@ -3,28 +3,28 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from semivl.cli import app
+from semivl.errors import SemivlError
 from semivl.registry.promotion import apply
 from semivl.registry.reigns import champion
-from semivl.settings import Settings
 from tests.made_snapshots import grown, samples
 from tests.registry.cases import decision
 from tests.registry.conftest import versions  # noqa: F401
 from tests.registry.test_frozen import masked
-from tests.test_cli import semivl
 
 
 @pytest.fixture
-def run(store, s3: Settings, mlflow_server: str):
-    """Runs `semivl` on the test's bucket; what it printed."""
-    keys = {"ACCESS_KEY": s3.s3_access_key, "SECRET_KEY": s3.s3_secret_key}
-    environment = {f"SEMIVL_S3_{name}": key.get_secret_value() for name, key in keys.items() if key}
-    environment |= {"SEMIVL_S3_ENDPOINT": str(s3.s3_endpoint), "SEMIVL_S3_BUCKET": store.bucket}
+def run(store, mlflow_server: str, monkeypatch: pytest.MonkeyPatch):
+    """The command in this process, on the test's bucket; what it printed, and the error's words."""
+    monkeypatch.setenv("COLUMNS", "220")
 
     def run(*arguments: str, code: int = 0) -> str:
-        done = semivl(*arguments, **environment, SEMIVL_MLFLOW_URI=mlflow_server, COLUMNS="220")
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
+        done = CliRunner().invoke(app, arguments)
+        error = done.exception if isinstance(done.exception, SemivlError) else None
+        assert (2 if error else done.exit_code) == code, done.output
+        return f"{done.output}{error or ''}"
 
     return run
 

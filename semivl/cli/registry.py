@@ -48,13 +48,14 @@ def decisions(
 
         print(json.dumps([one.model_dump(mode="json") for one in found], indent=1))
         return
-    show_table([_row(one) for one in found], f"{model}: {len(found)} decisions")
+    print(f"{model}: {len(found)} decisions")
+    show_table([_row(one) for one in found])
     line = [
         {"champion": r.version, "by": r.kind, "since (UTC)": r.since[:16], "who": r.by or "", "why": r.reason}
         for r in reversed(reigns(store, model))
     ]
-    print()
-    show_table(line, "champions")
+    print(f"\n{len(line)} champions")
+    show_table(line)
 
 
 def freeze(

@@ -21,7 +21,7 @@ from semivl.registry.rollback import rollback
 from semivl.registry.tracking import client
 from tests.loop import parameters
 
-pytestmark = [pytest.mark.usefixtures("services"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("mlflow_server", "prefect_server"), pytest.mark.slow]
 BUDGETS = {"latency_ratio": 20.0, "ece_rise": 100.0}
 """of models that take a few milliseconds on a busy machine"""
 
