@@ -73,7 +73,7 @@ class Decision(Record):
 
 def key_of(model: str, name: str) -> str:
     """Where the decision of that name is kept."""
-    return f"decisions/{model}/{name}.json"
+    return f"decisions/v2/{model}/{name}.json"
 
 
 def recorded(
@@ -113,12 +113,12 @@ def overtaken(decision: Decision, line: Sequence[Reign]) -> Decision:
 
 def decisions(store: Store, model: str) -> list[Decision]:
     """Every decision about the model's versions, newest first."""
-    return _read(store, model, f"decisions/{model}/")
+    return _read(store, model, f"decisions/v2/{model}/")
 
 
 def of_version(store: Store, model: str, version: int) -> list[Decision]:
     """Every decision about the version as a challenger, newest first."""
-    return _read(store, model, f"decisions/{model}/{version}-over-")
+    return _read(store, model, f"decisions/v2/{model}/{version}-over-")
 
 
 def _name(challenger: int, champion: int | None, reign: int, digest: str, settings: str) -> str:

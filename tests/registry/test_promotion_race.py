@@ -54,7 +54,7 @@ def check_one_champion(store: Store, model: str) -> list[Reign]:
     assert [reign.before for reign in line[1:]] == [reign.version for reign in line[:-1]]
     assert alias_version(model, CHAMPION) == line[-1].version
     made = [one for one in decisions(store, model) if one.promoted]
-    raw = [Decision.model_validate_json(store.get(key)) for key in store.list(f"decisions/{model}/")]
+    raw = [Decision.model_validate_json(store.get(key)) for key in store.list(f"decisions/v2/{model}/")]
     assert sorted(one.name for one in raw if one.promoted) == sorted(one.name for one in made)
     promotions = [reign for reign in line if reign.kind == "promotion"]
     assert {key_of(model, one.name) for one in made} == {reign.decision for reign in promotions}

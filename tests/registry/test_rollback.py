@@ -128,4 +128,4 @@ def test_decisions_of_the_version_left_stay(store: Store, versions: str, decided
     made = apply(store, decided(2))
     rollback(store, versions, "bad", "ann")
     assert decision(versions, 2, champion(store, versions)).reign == 3
-    assert store.exists(f"decisions/{versions}/{made.name}.json")
+    assert store.exists(f"decisions/v2/{versions}/{made.name}.json")
