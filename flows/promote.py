@@ -12,7 +12,7 @@ from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import open_store
 from semivl.evaluation.paired import counts_of
-from semivl.evaluation.scores import evaluation_rows, read_pair
+from semivl.evaluation.scores import evaluation_rows, read_pair, split_digest
 from semivl.evaluation.speed import PHOTOS, Speeds, side_by_side
 from semivl.registry import gate, promotion
 from semivl.registry.decision import Decision
@@ -54,7 +54,7 @@ def promote(
         store,
         model,
         challenger,
-        digest,
+        split_digest(chosen),
         config.gate,
         partial(judge, config, challenger, chosen, digest),
         partial(carry_out, config),

@@ -37,7 +37,7 @@ def settle(
     """The decision about the challenger on these images, carried out; decided anew where another champion came first.
 
     Args:
-        digest: of the evaluation images that `decide` compares on.
+        digest: of the evaluation images that `decide` compares on, be they the frozen ones or not.
         gate: the rules that `decide` goes by.
         decide: what compares the challenger with the version that reigns, if it is not on record.
         carry_out: `apply` on this store where empty.

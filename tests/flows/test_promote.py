@@ -83,13 +83,7 @@ def test_real_models_meet_the_gate(store, dataset, tmp_path):
     assert equal.failed == ("GATE004",) and equal.difference == 0
     assert promote(**small, version=1).failed[0] == "GATE004", "worse"
 
-    overfed = given(f"{dataset}-x", with_copies(other, judged), steps=150, model=model)
-    fed = trained(overfed)[1]
-    third = promote(**longer, version=fed)
-    assert "GATE002" in third.failed
-    seen = next(rule for rule in third.rules if rule.code == "GATE002")
-    assert seen.value and seen.value >= 14 and "looks like" in seen.found
-
+    source = with_copies(other, judged)
     for place in ("images", "masks"):
         for path in (other / place).glob("evaluation-*"):
             shutil.copy(path, judged / place / f"more-{path.name}")
@@ -101,6 +95,13 @@ def test_real_models_meet_the_gate(store, dataset, tmp_path):
     elsewhere = promote(**longer, version=int(copy.version), snapshot=grown)
     assert elsewhere.failed[0] == "GATE001" and elsewhere.images == 21
     assert promote(**longer, version=int(copy.version)) == equal, "without asking, it is the frozen set"
+
+    overfed = given(f"{dataset}-x", source, steps=150, model=model)
+    fed = trained(overfed)[1]
+    third = promote(**longer, version=fed)
+    assert "GATE002" in third.failed
+    seen = next(rule for rule in third.rules if rule.code == "GATE002")
+    assert seen.value and seen.value >= 14 and "looks like" in seen.found
 
     assert alias_version(model, CHAMPION) == better
     rollback(store, model, "it sees ghosts", "ann")
