@@ -1,12 +1,12 @@
 """The two things of the gate that Prefect does: asking a person, and letting one promotion of a model in at a time."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from prefect import pause_flow_run
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import FlowPauseTimeout
+from prefect.exceptions import FlowPauseTimeout, ObjectAlreadyExists
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Running
@@ -50,7 +50,7 @@ def ask_person(decision: Decision, hours: float) -> Decision:
 def one_at_a_time(model: str) -> Iterator[None]:
     """Lets one promotion of the model in, whatever worker it runs on. That two at once stay right is S3's doing."""
     name = artifact_key("semivl-gate", model)
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made by another run just now
         client.upsert_global_concurrency_limit_by_name(name, 1)
     with concurrency(name, occupy=1, strict=True, lease_duration=_LEASE, raise_on_lease_renewal_failure=False):
         yield

@@ -12,12 +12,12 @@ from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import open_store
 from semivl.evaluation.paired import counts_of
-from semivl.evaluation.scores import evaluation_rows, read_pair
+from semivl.evaluation.scores import evaluation_rows, read_pair, split_digest
 from semivl.evaluation.speed import PHOTOS, Speeds, side_by_side
 from semivl.registry import gate, promotion
 from semivl.registry.decision import Decision
 from semivl.registry.frozen import evaluation_set
-from semivl.registry.gate_lineage import lineage
+from semivl.registry.gate_lineage import Lineage, lineage
 from semivl.registry.gate_rules import Case, Side
 from semivl.registry.package import CHALLENGER, load_predictor, model_version
 from semivl.registry.reigns import Reign, reigns
@@ -55,7 +55,8 @@ def promote(
         store,
         model,
         challenger,
-        digest,
+        split_digest(chosen),
+        config.gate,
         partial(judge, config, challenger, chosen, digest),
         partial(carry_out, config),
     )
@@ -100,7 +101,7 @@ def side(config: Config, version: int, snapshot: Snapshot) -> Side:
 
 
 @semivl_task("look-for-overlap", run_name="look-for-overlap-{version}")
-def look_for_overlap(config: Config, version: int, snapshot: Snapshot, digest: str):
+def look_for_overlap(config: Config, version: int, snapshot: Snapshot, digest: str) -> Lineage:
     """What of the evaluation images the version was trained on."""
     rows = evaluation_rows(snapshot, "val")
     return lineage(open_store(), config.registered_model, version, rows, digest, config.gate.near_bits)

@@ -27,6 +27,7 @@ from semivl.cli.lineage import lineage, reproduce
 from semivl.cli.predict import predict
 from semivl.cli.retrain import retrain, schedule
 from semivl.cli.export import export
+from semivl.cli.registry import decisions, freeze, rollback
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -47,6 +48,8 @@ app.command()(reproduce)
 app.command()(retrain)
 app.command()(schedule)
 app.command()(export)
+for command in (decisions, freeze, rollback):
+    app.command()(command)
 DEMO = ("demo-supervised", "demo")
 
 
@@ -242,6 +245,8 @@ def show_outcomes(rows: list[dict[str, Any]]) -> None:
 
     shown = ("experiment", "method", "labelled masks", "mIoU", "gate")
     show_table([{name: row.get(name, "") for name in shown} for row in rows])
+    for row in rows:
+        print(f"\n{row.get('experiment', '')}, {row.get('gate', '')}: {row.get('reason', '')}")
     print(f"\nmodel   {rows[-1].get('model page', '')}")
     print(f"runs    {runs.runs_page()}")
     print(f"report  {rows[-1].get('report', '')}")

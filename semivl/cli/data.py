@@ -138,12 +138,14 @@ def gc(
     dataset: Dataset = None,
     experiment: Experiment = "demo",
 ) -> None:
-    """Remove from the store what no kept snapshot names: older snapshots, shards, validations, pages."""
+    """Remove from the store what no kept snapshot names. The evaluation sets that the gate judges on are kept."""
     from semivl.data import garbage
     from semivl.data.store import open_store
+    from semivl.registry.frozen import frozen_snapshots
 
     store, name = open_store(), dataset_name(dataset, experiment)
-    found = garbage.collect(store, name, keep, pin or (), grace * 3600, dry_run)
+    pinned = {*(pin or ()), *frozen_snapshots(store, name)}
+    found = garbage.collect(store, name, keep, pinned, grace * 3600, dry_run)
     if not dry_run:
         garbage.drop_cached(_cache(), found.shards)
     verb = "would remove" if dry_run else "removed"

@@ -1,5 +1,7 @@
 """When a challenger replaces the champion: conf/gate. docs/gate.md explains every rule."""
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import Field
@@ -43,3 +45,8 @@ class GateConfig(Record):
     )
     approval: Literal["none", "person"] = Field("none", description="person: one must approve on Prefect's page")
     approval_hours: float = Field(72.0, gt=0, le=720, description="after which a challenger is refused unapproved")
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits of all settings: under other rules a challenger is decided on anew."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]

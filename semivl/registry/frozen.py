@@ -6,10 +6,12 @@ reason; `gate.evaluation_snapshot` in an experiment outranks it.
 """
 
 import logging
+from collections.abc import Collection
 
 from semivl.config import Config, Record
-from semivl.data.snapshot import Snapshot, head, read
+from semivl.data.snapshot import Snapshot, forgotten, head, read
 from semivl.data.store import Store
+from semivl.data.tables import where
 from semivl.errors import DataError, RegistryError
 from semivl.evaluation.scores import evaluation_rows, split_digest
 from semivl.registry.reigns import now
@@ -72,9 +74,18 @@ def evaluation_set(store: Store, config: Config, asked: str | None = None) -> tu
 
 
 def frozen_snapshots(store: Store, dataset: str) -> tuple[str, ...]:
-    """Versions of the dataset that a model's frozen set is of: `semivl gc` keeps them."""
+    """Versions of the dataset that a frozen set is of, for `semivl gc` to keep; none that holds a forgotten sample."""
     kept = (FrozenSet.model_validate_json(store.get(key)) for key in store.list("frozen/"))
-    return tuple(sorted({one.snapshot for one in kept if one.dataset == dataset}))
+    gone = forgotten(store, dataset)
+    return tuple(sorted({one.snapshot for one in kept if one.dataset == dataset and _may_stay(store, one, gone)}))
+
+
+def _may_stay(store: Store, kept: FrozenSet, gone: Collection[str]) -> bool:
+    try:
+        index = read(store, kept.dataset, kept.snapshot).index
+    except DataError:
+        return False
+    return not gone or len(where(index, "key", gone)) == 0
 
 
 def _described(model: str, snapshot: Snapshot, reason: str, by: str | None) -> FrozenSet:

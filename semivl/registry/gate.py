@@ -3,11 +3,11 @@
 import numpy as np
 
 from semivl.errors import RegistryError
-from semivl.registry.decision import Decision, RuleResult
+from semivl.registry.decision import IN_TIME, Decision, RuleResult
 from semivl.registry.gate_rules import RULES, Case
 from semivl.registry.reigns import Reign, now
 
-APPROVED, IN_TIME = "GATE012", "GATE013"
+APPROVED = "GATE012"
 
 
 def decide(case: Case, reign: Reign | None) -> Decision:
@@ -40,6 +40,7 @@ def decide(case: Case, reign: Reign | None) -> Decision:
         high=lead and lead.high,
         confidence=case.gate.confidence,
         margin=case.gate.margin,
+        settings=case.gate.digest,
         rules=rules,
         promoted=all(rule.met for rule in rules),
         reason=_reason(rules),

@@ -15,7 +15,7 @@ from semivl.registry.gate_lineage import Lineage
 
 FEW = 2.0
 """images that tell of a class: with no more of them nothing is known of its spread"""
-LOST_IN, LOST_TO = 3, 0.1
+LOST_IN, LOST_TO = 4, 0.2
 """a class is lost where the champion finds it in so many images, and the challenger has but this share of its IoU"""
 
 

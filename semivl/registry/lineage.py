@@ -50,7 +50,7 @@ def lineage(model: str, version: int | str) -> Lineage:
     """The lineage of a version, given by number or alias.
 
     Raises:
-        RegistryError: REG004 there is no such version, REG021 its run or the run's config.yaml is gone.
+        RegistryError: REG004 there is no such version, REG026 its run or the run's config.yaml is gone.
     """
     found = model_version(model, version)
     number, tags = int(found.version), found.tags
@@ -146,5 +146,5 @@ def _artifact(run_id: str, name: str) -> str | None:
 
 def _gone(model: str, number: int, what: str) -> RegistryError:
     return RegistryError(
-        "REG021", f"version {number} of {model} cannot be traced: {what}.", "Restore it from MLflow's backup."
+        "REG026", f"version {number} of {model} cannot be traced: {what}.", "Restore it from MLflow's backup."
     )

@@ -9,6 +9,7 @@ moves nothing: its challenger is decided on anew, against the new champion.
 import logging
 from collections.abc import Callable
 
+from semivl.config import GateConfig
 from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.registry.decision import OVERTAKEN, Decision, key_of, overtaken, record, recorded
@@ -25,12 +26,19 @@ CarryOut = Callable[[Decision], Decision]
 
 
 def settle(
-    store: Store, model: str, challenger: int, digest: str, decide: Decide, carry_out: CarryOut | None = None
+    store: Store,
+    model: str,
+    challenger: int,
+    digest: str,
+    gate: GateConfig,
+    decide: Decide,
+    carry_out: CarryOut | None = None,
 ) -> Decision:
     """The decision about the challenger on these images, carried out; decided anew where another champion came first.
 
     Args:
-        digest: of the evaluation images that `decide` compares on.
+        digest: of the evaluation images that `decide` compares on, be they the frozen ones or not.
+        gate: the rules that `decide` goes by.
         decide: what compares the challenger with the version that reigns, if it is not on record.
         carry_out: `apply` on this store where empty.
 
@@ -42,7 +50,7 @@ def settle(
         reign = champion(store, model)
         if reign and reign.version == challenger:
             return finish(store, crowning(store, reign))
-        decision = recorded(store, model, challenger, reign, digest) or decide(reign)
+        decision = recorded(store, model, challenger, reign, digest, gate.digest) or decide(reign)
         try:
             return carry_out(decision) if carry_out else apply(store, decision)
         except RegistryError as error:
@@ -116,9 +124,7 @@ def _tags(decision: Decision) -> dict[str, str]:
         "gate.challenger_miou": _points(decision.challenger_miou),
         "gate.champion": str(decision.champion or ""),
         "gate.champion_miou": _points(decision.champion_miou),
-        "gate.lead": _points(decision.difference),
         "gate.lead_low": _points(decision.low),
-        "gate.digest": decision.digest,
         "gate.record": key_of(decision.model, decision.name),
         "gate.decision": "promoted" if decision.promoted else "rejected",
     }

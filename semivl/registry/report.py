@@ -32,7 +32,7 @@ def publish_report(config: Config, version: int, snapshot: Snapshot) -> Path:
     """Writes the page of the version, scored on the snapshot's evaluation images, and keeps it with the version's run.
 
     Raises:
-        RegistryError: REG004 there is no such version, REG022 it was not scored on these images.
+        RegistryError: REG004 there is no such version, REG027 it was not scored on these images.
     """
     store, model = open_store(), config.registered_model
     evaluation = read_scores(store, model, version, split_digest(snapshot))
@@ -40,7 +40,7 @@ def publish_report(config: Config, version: int, snapshot: Snapshot) -> Path:
         what = (
             f"version {version} of {model} was not scored on {snapshot.manifest.dataset}@{snapshot.manifest.version}."
         )
-        raise RegistryError("REG022", what, "Score it first: semivl-evaluate.")
+        raise RegistryError("REG027", what, "Score it first: semivl-evaluate.")
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards", config.compute.cache_bytes)
     device = str(chosen_device(config.compute))
     predictor = load_predictor(model, version, device)

@@ -23,7 +23,7 @@ from semivl.settings import ROOT
 
 AUTOMATIONS = ROOT / "automations.yaml"
 _VARIABLE = "semivl_deployed"
-_UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
+_UNFINISHED = ["RUNNING", "PENDING", "CANCELLING", "PAUSED"]
 
 
 def deploy_if_changed() -> bool:

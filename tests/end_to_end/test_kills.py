@@ -57,7 +57,7 @@ def test_killed_service_leaves_the_same_end_state_and_nothing_twice(service, tmp
     assert [v.run_id for v in versions] == [found[0].info.run_id]
     assert alias_version(model, "champion") == 1
     assert model_version(model, 1).tags["gate.decision"] == "promoted"
-    decisions = [k for k in store.list(f"decisions/{model}/") if k.endswith(".json")]
+    decisions = [k for k in store.list(f"decisions/v2/{model}/") if k.endswith(".json")]
     assert len(decisions) == 1
     trained = home() / "runs" / key / "model" / "model.safetensors"
     assert trained.read_bytes() == unbroken_weights(config, tmp_path / "unbroken")

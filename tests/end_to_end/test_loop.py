@@ -52,7 +52,7 @@ def traces(dataset: str) -> dict:
         "objects": dict(kinds),
         "head": snapshot.head(store, dataset),
         "scores": sorted(store.list(f"scores/v2/{model}/")),
-        "decisions": [k for k in store.list(f"decisions/{model}/") if k.endswith(".json")],
+        "decisions": [k for k in store.list(f"decisions/v2/{model}/") if k.endswith(".json")],
         "versions": sorted((int(v.version), v.run_id, v.tags.get("gate.decision")) for v in versions),
         "champion": alias_version(model, "champion"),
     }

@@ -54,8 +54,10 @@ def case(challenger: Side, champion: Side | None, gate: GateConfig | None = None
     return Case(**known | {"champion": champion} | changes)
 
 
-def decision(model: str, challenger: int, reign: Reign | None, lead: float = 0.1, **changes: Any) -> Decision:
+def decision(
+    model: str, challenger: int, reign: Reign | None, lead: float = 0.1, gate: GateConfig | None = None, **changes: Any
+) -> Decision:
     """A decision about a version that gets so much more of each class right than the champion."""
     above = side(challenger, counts([share + lead for share in EVEN], own=challenger), model=model, **changes)
     below = side(reign.version, counts(own=reign.version), model=model, **changes) if reign else None
-    return decide(case(above, below, digest=above.scores.digest), reign)
+    return decide(case(above, below, gate, digest=above.scores.digest), reign)

@@ -104,5 +104,5 @@ def test_a_version_without_a_run_is_told(made: Lineage) -> None:
     name = f"t-{uuid.uuid4().hex[:8]}"
     client().create_registered_model(name)
     version = client().create_model_version(name, f"models:/{made.model}/{made.version}")
-    with pytest.raises(RegistryError, match="REG021"):
+    with pytest.raises(RegistryError, match="REG026"):
         lineage(name, int(version.version))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from semivl.config import Config
+from semivl.config import Config, GateConfig
 from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.registry.decision import Decision, decisions, key_of, of_version, record
+from semivl.registry.gate import approved, declined, unanswered
 from semivl.registry.package import CHALLENGER, alias_version, model_version
 from semivl.registry.promotion import CHAMPION, apply, finish, settle
 from semivl.registry.reigns import Reign, champion, crown, now, reigns
@@ -58,7 +59,7 @@ def test_a_killed_promotion_ends_the_same(
         assert done == 0, "what is on record is not decided again"
         return made
 
-    assert settle(store, versions, 2, "d1", decides_again) == made
+    assert settle(store, versions, 2, "d1", GateConfig(), decides_again) == made
     check_promoted(store, versions, made)
 
 
@@ -85,8 +86,25 @@ def test_a_refused_challenger_changes_nothing_but_its_tags(store: Store, version
 def test_what_is_decided_stays_decided_while_the_champion_reigns(store: Store, versions: str, decided: Decided) -> None:
     first = apply(store, decided(2, lead=-0.1))
     assert apply(store, decided(2)) == first
-    assert settle(store, versions, 2, "d1", lambda _: decided(2)) == first
+    assert settle(store, versions, 2, "d1", GateConfig(), lambda _: decided(2)) == first
     assert alias_version(versions, CHAMPION) == 1
+
+
+def test_other_rules_are_a_new_decision(store: Store, versions: str, decided: Decided) -> None:
+    strict, lenient = GateConfig(margin=50), GateConfig()
+    refused = settle(store, versions, 2, "d1", strict, lambda _: decided(2, gate=strict))
+    assert refused.failed == ("GATE004",)
+    assert settle(store, versions, 2, "d1", lenient, lambda _: decided(2)).promoted
+    assert len(of_version(store, versions, 2)) == 2
+
+
+def test_where_nobody_answered_a_person_is_asked_again(store: Store, versions: str, decided: Decided) -> None:
+    asked = decided(2)
+    late = apply(store, unanswered(asked, 2))
+    assert late.failed == ("GATE013",) and alias_version(versions, CHAMPION) == 1
+    made = settle(store, versions, 2, "d1", GateConfig(), lambda _: declined(asked, "ann", "no"))
+    assert made.failed == ("GATE012",)
+    assert settle(store, versions, 2, "d1", GateConfig(), lambda _: approved(asked, "bob", "yes")) == made
 
 
 def test_another_champion_and_other_images_are_new_decisions(store: Store, versions: str, decided: Decided) -> None:
@@ -100,12 +118,12 @@ def test_another_champion_and_other_images_are_new_decisions(store: Store, versi
 
 def test_the_champion_itself_gives_the_decision_that_made_it_one(store: Store, versions: str, decided: Decided) -> None:
     made = apply(store, decided(2))
-    assert settle(store, versions, 2, "another digest", decided) == made
+    assert settle(store, versions, 2, "another digest", GateConfig(), decided) == made
 
 
 def test_a_champion_that_no_decision_made_is_told(store: Store, versions: str, decided: Decided) -> None:
     with pytest.raises(RegistryError, match="REG008"):
-        settle(store, versions, 1, "d1", decided)
+        settle(store, versions, 1, "d1", GateConfig(), decided)
 
 
 def test_an_overtaken_promotion_moves_nothing_and_says_so(store: Store, versions: str, decided: Decided) -> None:
@@ -139,7 +157,7 @@ def test_an_overtaken_challenger_is_decided_on_anew(store: Store, versions: str,
             apply(store, decided(3))
         return decision(versions, 2, reign, lead=0.2)
 
-    made = settle(store, versions, 2, "d1", decides)
+    made = settle(store, versions, 2, "d1", GateConfig(), decides)
     assert met == [1, 3] and made.champion == 3 and made.promoted
     assert [reign.version for reign in reigns(store, versions)] == [1, 3, 2]
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from semivl.config import GateConfig
 from semivl.data.store import Store
 from semivl.registry.decision import Decision, decisions, key_of
 from semivl.registry.package import alias_version, model_version
@@ -43,7 +44,7 @@ def promotes(store: Store, model: str, challenger: int):
         assert reign
         return decision(model, challenger, reign, lead=LEADS[challenger] - LEADS.get(reign.version, 0))
 
-    return lambda: settle(store, model, challenger, "d1", decides)
+    return lambda: settle(store, model, challenger, "d1", GateConfig(), decides)
 
 
 def check_one_champion(store: Store, model: str) -> list[Reign]:
@@ -53,7 +54,7 @@ def check_one_champion(store: Store, model: str) -> list[Reign]:
     assert [reign.before for reign in line[1:]] == [reign.version for reign in line[:-1]]
     assert alias_version(model, CHAMPION) == line[-1].version
     made = [one for one in decisions(store, model) if one.promoted]
-    raw = [Decision.model_validate_json(store.get(key)) for key in store.list(f"decisions/{model}/")]
+    raw = [Decision.model_validate_json(store.get(key)) for key in store.list(f"decisions/v2/{model}/")]
     assert sorted(one.name for one in raw if one.promoted) == sorted(one.name for one in made)
     promotions = [reign for reign in line if reign.kind == "promotion"]
     assert {key_of(model, one.name) for one in made} == {reign.decision for reign in promotions}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from semivl.config import GateConfig
 from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.registry.decision import Decision
@@ -33,7 +34,7 @@ def test_forward_again_to_a_version_that_was_left(store: Store, versions: str, d
     assert rollback(store, versions, "it was the camera", "bob", to=2).version == 2
     assert model_version(versions, 2).tags["gate.rolled_back"] == ""
     assert withdrawn(reigns(store, versions), 2) is None
-    assert settle(store, versions, 2, "d1", decided) == made
+    assert settle(store, versions, 2, "d1", GateConfig(), decided) == made
     assert rollback(store, versions, "no, it was not", "ann").version == 1
 
 
@@ -53,7 +54,7 @@ def test_the_next_turn_of_the_loop_does_not_bring_it_back(
         sides = side(2, counts((0.9, 0.9, 0.9)), model=versions), side(1, counts(), model=versions)
         return decide(case(*sides, withdrawn=why), reign)
 
-    made = settle(store, versions, 2, "d1", decides)
+    made = settle(store, versions, 2, "d1", GateConfig(), decides)
     assert made.failed == ("GATE011",) and "it sees ghosts" in made.reason
     assert alias_version(versions, CHAMPION) == 1
 
@@ -127,4 +128,4 @@ def test_decisions_of_the_version_left_stay(store: Store, versions: str, decided
     made = apply(store, decided(2))
     rollback(store, versions, "bad", "ann")
     assert decision(versions, 2, champion(store, versions)).reign == 3
-    assert store.exists(f"decisions/{versions}/{made.name}.json")
+    assert store.exists(f"decisions/v2/{versions}/{made.name}.json")
