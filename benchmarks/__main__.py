@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHMARKS = ("tiny_clip", "demo", "cost")
+BENCHMARKS = ("tiny_clip", "demo", "cost", "evaluation")
 
 chosen = sys.argv[1:] or list(BENCHMARKS)
 unknown = sorted(set(chosen) - set(BENCHMARKS))

@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from semivl.config import EvaluationConfig
 from semivl.data.cache import ShardCache
+from semivl.data.sample import Row
 from semivl.data.snapshot import Snapshot
 from semivl.errors import DataError
 from semivl.evaluation.evaluate import count, evaluate
@@ -31,11 +32,27 @@ def test_photos_counted_together_are_counted_as_one_by_one(mode: str, short_side
     predictor: Any = ColourPredictor()
     predictor.evaluation = EvaluationConfig(mode=mode, short_side=short_side, window=32, stride=20, batch=64)  # pyright: ignore
     pairs = drawn(5)
-    together, _ = count(predictor, pairs)
+    together, _ = count(predictor, pairs, predictor.evaluation)
     for image, pair in enumerate(pairs):
-        alone, _ = count(predictor, [pair])
+        alone, _ = count(predictor, [pair], predictor.evaluation)
         for several, one in zip(together, alone, strict=True):
             np.testing.assert_allclose(several[image], one[0], rtol=0, atol=1e-4 if one.dtype.kind == "f" else 0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_neither_counts_nor_order_nor_torchs_setting(
+    threads: int, predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        scores, per_image, matrix = evaluate(predictor, snapshot, cache)  # pyright: ignore[reportArgumentType]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert per_image["key"].to_pylist() == sorted(row.key for row in snapshot.rows("val"))
+    assert np.array(per_image["intersections"].to_pylist()).sum(0).tolist() == matrix.diagonal().tolist()
+    assert scores.images == 12
 
 
 def test_scores_agree_with_torchmetrics(predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache) -> None:
@@ -98,21 +115,18 @@ def test_groups_hold_photos_of_one_size_and_every_photo_once(snapshot: Snapshot)
     assert all(len({(r.width, r.height) for r in group}) == 1 and len(group) <= 3 for group in found)
 
 
-def test_few_photos_wait_decoded_and_a_fault_comes_through(
-    snapshot: Snapshot, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_photos_wait_decoded_and_a_fault_comes_through(snapshot: Snapshot, cache: ShardCache) -> None:
     begun: list[str] = []
 
-    def counted(cache: ShardCache, row) -> tuple:
+    def counted(row: Row) -> Pair:
         begun.append(row.key)
         if len(begun) == 10:
             raise DataError("DATA207", "a shard is damaged.", "Delete it.")
         return read_pair(cache, row)
 
-    monkeypatch.setattr("semivl.evaluation.split.read_pair", counted)
     one_by_one = [[row] for row in snapshot.rows("val")]
     taken = 0
     with pytest.raises(DataError, match="DATA207"):
-        for taken, _ in enumerate(read_ahead(cache, one_by_one), start=1):
+        for taken, _ in enumerate(read_ahead(one_by_one, counted), start=1):
             assert len(begun) <= taken + AHEAD
     assert taken == 9
