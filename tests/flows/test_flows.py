@@ -161,7 +161,7 @@ def test_unusable_experiment_fails_the_run_with_its_code(store, dataset, argumen
 
 @pytest.mark.parametrize(
     ("chosen", "code"),
-    [({"version": "champion"}, "REG004"), ({"version": "12"}, "REG004"), ({"version": 12}, "REG004")],
+    [({"version": "champion"}, "REG004"), ({"version": "12"}, "REG004"), ({"version": 0}, "REG004")],
 )
 def test_unknown_version_fails_the_evaluation_with_its_code(store, dataset, chosen, code):
     state, _ = ended(evaluate, parameters(dataset) | chosen)
