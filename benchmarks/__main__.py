@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHMARKS = ("tiny_clip", "demo", "cost", "predict", "gate_power")
+BENCHMARKS = ("tiny_clip", "demo", "cost", "evaluation", "predict", "gate_power")
 
 chosen = sys.argv[1:] or list(BENCHMARKS)
 unknown = sorted(set(chosen) - set(BENCHMARKS))

@@ -36,7 +36,7 @@ def evaluate(
         split: train or val; the masks of that split are what the model is scored on
     """
     config = load(experiment, overrides)
-    found = model_version(config.registered_model, numbered(version) or CHALLENGER)
+    found = model_version(config.registered_model, numbered(version))
     scores = score_once(config, int(found.version), snapshot, split)
     show(experiment, scores)
     if found.run_id and split == "val":
@@ -44,8 +44,10 @@ def evaluate(
     return scores
 
 
-def numbered(version: int | str | None) -> int | str | None:
-    """The version as a number where it is one, though a form gave it as text."""
+def numbered(version: int | str | None) -> int | str:
+    """The version as a number where it is one, though a form gave it as text; the challenger's alias where empty."""
+    if version is None or version == "":
+        return CHALLENGER
     return int(version) if isinstance(version, str) and version.isdecimal() else version
 
 

@@ -48,7 +48,7 @@ def overrides(dataset: str, steps: int = 2, source: Path | None = None) -> dict[
             "steps": steps, "batch": 2, "crop": 32, "short_side": 32, "learning_rate": 1e-3,
             "checkpoint_every": 5, "log_every": 2, "preview_every": 1000,
         },
-        "evaluation": {"window": 64, "stride": 64},
+        "evaluation": {"window": 64, "stride": 64, "latency_sizes": [[64, 48]]},
     }  # fmt: skip
 
 

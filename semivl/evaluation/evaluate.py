@@ -1,13 +1,16 @@
 """Evaluation: photos of one size are predicted together while the next are decoded, and counted where they are."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from semivl.config import Classes
+from semivl.config import Classes, EvaluationConfig
 from semivl.data.cache import ShardCache
 from semivl.data.sample import Row, Split
 from semivl.data.snapshot import Snapshot
@@ -19,7 +22,17 @@ from semivl.evaluation.latency import forget_peak, latencies, peak_memory_mib
 from semivl.evaluation.per_image import Counted, image_record, image_table
 from semivl.evaluation.scores import Evaluation, Scores
 from semivl.evaluation.slices import rarest_classes, slices
-from semivl.evaluation.split import Pair, as_images, evaluation_rows, groups, read_ahead, split_digest, times_counted
+from semivl.evaluation.split import (
+    Pair,
+    T,
+    as_images,
+    evaluation_rows,
+    groups,
+    read_ahead,
+    read_pair,
+    split_digest,
+    times_counted,
+)
 from semivl.evaluation.window import answers
 
 if TYPE_CHECKING:
@@ -84,8 +97,7 @@ def _counted(
     rarest = dict(zip((row.key for row in rows), rarest_classes(snapshot, rows), strict=True))
     records: dict[str, dict] = {}
     total: Counted | None = None
-    for group, pairs in read_ahead(cache, groups(rows, predictor.evaluation)):
-        counted, ms = count(predictor, pairs)
+    for group, counted, ms in counted_groups(predictor, rows, partial(read_pair, cache)):
         for image, row in enumerate(group):
             records[row.key] = image_record(row, counted.image(image), ms / len(group), rarest[row.key])
             if progress:
@@ -96,12 +108,43 @@ def _counted(
     return image_table(records[row.key] for row in rows), total
 
 
+def counted_groups(
+    predictor: "Predictor", rows: Sequence[T], read: Callable[[T], Pair]
+) -> Iterator[tuple[list[T], Counted, float]]:
+    """The rows in groups of photos predicted together, what was counted in them, and the milliseconds that took.
+
+    A CPU's cores get a group each, where torch would put all of them to work on every step of one: no core waits for
+    another. The windows of a batch are dealt among them, so that memory stays what one batch takes.
+    """
+    workers = 1 if predictor.device.type == "cuda" else torch.get_num_threads()
+    config = predictor.evaluation
+    config = config.model_copy(update={"batch": max(1, config.batch // workers)})
+    ahead = read_ahead(groups(rows, config), read)
+    if workers == 1:
+        for group, pairs in ahead:
+            yield group, *count(predictor, pairs, config)
+        return
+    waiting: deque[tuple[list[T], Future[tuple[Counted, float]]]] = deque()
+    with ThreadPoolExecutor(workers, "predict", torch.set_num_threads, (1,)) as pool:
+        try:
+            for group, pairs in ahead:
+                waiting.append((group, pool.submit(count, predictor, pairs, config)))
+                if len(waiting) > workers:
+                    first, counted = waiting.popleft()
+                    yield first, *counted.result()
+            for first, counted in waiting:
+                yield first, *counted.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(workers)  # the pool's threads have changed it for those that are made from now on
+
+
 @torch.inference_mode()
-def count(predictor: "Predictor", pairs: Sequence[Pair]) -> tuple[Counted, float]:
+def count(predictor: "Predictor", pairs: Sequence[Pair], config: EvaluationConfig) -> tuple[Counted, float]:
     """What there is to count in photos of one size with their masks, and the milliseconds that predicting them took."""
     classes, device = len(predictor.classes), predictor.device
     begun = time.perf_counter()
-    answer = answers(predictor.logits, as_images([photo for photo, _ in pairs], device), predictor.evaluation)
+    answer = answers(predictor.logits, as_images([photo for photo, _ in pairs], device), config)
     if answer.mask.is_cuda:
         torch.cuda.synchronize(device)
     ms = 1000 * (time.perf_counter() - begun)

@@ -61,7 +61,8 @@ class Scores(Record):
     model_bytes: int
     """of the weights' file"""
     ms_per_image: float
-    """median over the images of the time from decoded photo to mask; photos predicted together share theirs evenly"""
+    """median over the images of the time from decoded photo to mask while the split is scored: photos predicted
+    together share theirs evenly, and a CPU's cores predict several at a time, one each"""
     peak_memory_mib: float
     """of the GPU where one predicts, else of the process"""
     ece: float = 0.0

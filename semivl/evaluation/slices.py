@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LEAST = 5
 OTHER = "other"
+THIRDS = {"small": 0, "dark": 0, "medium": 1, "large": 2, "bright": 2}
+"""the order in which they are told"""
 
 
 class Slice(Record):
@@ -97,7 +99,8 @@ def _members(names: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
     for image, own in enumerate(names):
         for name in own:
             members.setdefault(name, []).append(image)
-    large = {name: images for name, images in sorted(members.items()) if len(images) >= LEAST}
+    ordered = sorted(members, key=lambda name: (THIRDS.get(name.partition(":")[0], 0), name))
+    large = {name: members[name] for name in ordered if len(members[name]) >= LEAST}
     small = {image for name, images in members.items() if name not in large for image in images}
     if not large:
         return {}

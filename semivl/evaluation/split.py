@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,19 @@ AHEAD = 2
 """groups of photos that wait, decoded, for the one that is predicted"""
 Pair = tuple[np.ndarray, np.ndarray]
 """photo (H, W, 3) and mask (H, W), both uint8"""
+
+
+class Sized(Protocol):
+    """What says how large a photo is before it is read."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
 
 
 def evaluation_rows(snapshot: Snapshot, split: Split) -> list[Row]:
@@ -56,9 +69,9 @@ def times_counted(rows: Sequence[Row], multiple: int) -> Counter[str]:
     return Counter(row.key for row in islice(cycle(by_name), whole))
 
 
-def groups(rows: Sequence[Row], config: EvaluationConfig) -> list[list[Row]]:
+def groups(rows: Sequence[T], config: EvaluationConfig) -> list[list[T]]:
     """The rows in groups of photos of one size that are predicted together."""
-    by_size: dict[tuple[int, int], list[Row]] = {}
+    by_size: dict[tuple[int, int], list[T]] = {}
     for row in rows:
         by_size.setdefault((row.height, row.width), []).append(row)
     found = []
@@ -75,17 +88,17 @@ def read_pair(cache: ShardCache, row: Row) -> Pair:
     return decode_image(image), decode_mask(mask)
 
 
-def read_ahead(cache: ShardCache, chosen: Sequence[list[Row]]) -> Iterator[tuple[list[Row], list[Pair]]]:
+def read_ahead(chosen: Sequence[list[T]], read: Callable[[T], Pair]) -> Iterator[tuple[list[T], list[Pair]]]:
     """Each group with its photos and masks, read and decoded while the groups before it are predicted.
 
-    One thread reads: the cache's open shards are not for several, and decoding a photo takes a small part of the time
+    One thread reads: a cache's open shards are not for several, and decoding a photo takes a small part of the time
     that predicting it does.
     """
-    waiting: deque[tuple[list[Row], Future[list[Pair]]]] = deque()
+    waiting: deque[tuple[list[T], Future[list[Pair]]]] = deque()
     with ThreadPoolExecutor(1, "read") as pool:
         try:
             for group in chosen:
-                waiting.append((group, pool.submit(lambda rows: [read_pair(cache, row) for row in rows], group)))
+                waiting.append((group, pool.submit(lambda rows: list(map(read, rows)), group)))
                 if len(waiting) > AHEAD:
                     rows, pairs = waiting.popleft()
                     yield rows, pairs.result()

@@ -8,7 +8,7 @@ Photos of one size may be predicted together. What memory that takes does not gr
 rows that no window still to come will see are handed on and forgotten.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -140,10 +140,15 @@ def answers(predict: Predict, images: Tensor, config: EvaluationConfig) -> Answe
     resized = _predicted_at(images, config)
     parts = strips(predict, resized, config)
     if resized.shape == images.shape:
-        found = [_largest([scores], logits) for scores in parts]
-        return Answer(*(torch.cat(one, 1) if len(one) > 1 else one[0] for one in zip(*found, strict=True)))
+        masks, confidences = zip(*(_largest([scores], logits) for scores in parts), strict=True)
+        return Answer(_joined_rows(masks), _joined_rows(confidences))
     found = [_largest(_resized_classes(photo[None], size), logits) for photo in torch.cat(list(parts), 2)]
-    return Answer(*(torch.cat(one) for one in zip(*found, strict=True)))
+    return Answer(torch.cat([one.mask for one in found]), torch.cat([one.confidence for one in found]))
+
+
+def _joined_rows(parts: Sequence[Tensor]) -> Tensor:
+    """(B, H, W) of its rows."""
+    return torch.cat(list(parts), 1) if len(parts) > 1 else parts[0]
 
 
 def photos_at_once(size: tuple[int, int], config: EvaluationConfig) -> int:

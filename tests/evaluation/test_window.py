@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semivl.config import EvaluationConfig
-from semivl.evaluation.window import average_logits, segment, sliding_logits, sliding_scores, starts, sum_probabilities
+from semivl.evaluation.window import (
+    answers,
+    average_logits,
+    photos_at_once,
+    segment,
+    sliding_logits,
+    sliding_scores,
+    starts,
+    strips,
+    sum_probabilities,
+)
 
 
 def config(**values) -> EvaluationConfig:
@@ -131,3 +141,58 @@ def test_the_mask_is_the_argmax_of_the_logits(mode: str, short_side: int | None)
     chosen = config(mode=mode, short_side=short_side, window=24, stride=16)
     expected = sliding_logits(pointwise, image, 4, chosen).argmax(0)
     assert torch.equal(segment(pointwise, image, 4, chosen).long(), expected)
+
+
+@pytest.mark.parametrize("mode", ["average_logits", "sum_probabilities"])
+@pytest.mark.parametrize("short_side", [None, 32])
+@pytest.mark.parametrize("size", [(20, 24), (50, 70)])
+def test_photos_predicted_together_get_the_answers_that_each_gets_alone(
+    mode: str, short_side: int | None, size: tuple[int, int]
+) -> None:
+    images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(4))
+    chosen = config(mode=mode, short_side=short_side, window=24, stride=16, batch=5)
+    together = answers(pointwise, images, chosen)
+    for image, mask, confidence in zip(images, *together, strict=True):
+        alone = answers(pointwise, image[None], chosen)
+        assert torch.equal(mask, alone.mask[0])
+        torch.testing.assert_close(confidence, alone.confidence[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_confidence_is_the_probability_of_the_class(short_side: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(3, 50, 70, generator=torch.Generator().manual_seed(5))
+    for scores_at_once in (10**9, 2 * 50 * 70, 1):
+        monkeypatch.setattr("semivl.evaluation.window.MOST_SCORES", scores_at_once)
+        for mode in ("average_logits", "sum_probabilities"):
+            chosen = config(mode=mode, short_side=short_side, window=24, stride=16)
+            scores = sliding_logits(pointwise, image, 4, chosen)
+            shares = scores.softmax(0) if mode == "average_logits" else scores / scores.sum(0)
+            found = answers(pointwise, image[None], chosen)
+            torch.testing.assert_close(found.confidence[0], shares.amax(0), rtol=0, atol=1e-6)
+            assert torch.equal(found.mask[0].long(), scores.argmax(0))
+
+
+def test_equal_scores_go_to_the_first_class() -> None:
+    found = answers(lambda x: torch.zeros(len(x), 3, *x.shape[2:]), torch.rand(1, 3, 20, 20), config(window=16))
+    assert not found.mask.any()
+    torch.testing.assert_close(found.confidence, torch.full((1, 20, 20), 1 / 3))
+
+
+@pytest.mark.parametrize("mode", ["average_logits", "sum_probabilities"])
+def test_a_tall_photo_never_has_all_its_scores_at_once(mode: str) -> None:
+    """The rows that are handed on, and those held open, are a few windows high however tall the photo is."""
+    chosen = config(mode=mode, window=32, stride=20, batch=2)
+    parts = list(strips(pointwise, torch.rand(1, 3, 2000, 40), chosen))
+    assert sum(part.shape[2] for part in parts) == 2000
+    assert max(part.shape[2] for part in parts) <= 2 * 32
+    assert max(part.untyped_storage().nbytes() for part in parts) <= 4 * 4 * 40 * (2 * 32 + 20)
+
+
+def test_photos_are_together_up_to_the_batchs_windows_and_their_pixels() -> None:
+    chosen = config(window=512, stride=426, batch=4)
+    assert photos_at_once((240, 320), chosen) == 4
+    assert photos_at_once((512, 938), chosen) == 2
+    assert photos_at_once((4000, 6000), chosen) == 1
+    small = config(window=112, stride=112, short_side=112, batch=8)
+    assert photos_at_once((112, 112), small) == 8
+    assert photos_at_once((3000, 3000), small) == 1, "large ones, though they are predicted small"

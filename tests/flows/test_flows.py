@@ -17,6 +17,8 @@ from flows.train import train
 from flows.validate import validate
 from semivl.data import snapshot
 from semivl.errors import SemivlError
+from semivl.registry.package import model_version
+from semivl.registry.tracking import client
 from tests.loop import EVALUATION, LABELLED, UNLABELLED, parameters, scenes
 
 pytestmark = pytest.mark.usefixtures("services")
@@ -56,6 +58,15 @@ def test_each_stage_alone_gives_its_record_and_artifacts(store, dataset):
     scores = state.result()
     assert (scores.model_version, scores.images, scores.snapshot) == (number, EVALUATION, version)
     assert "report/index.html" in artifacts(run)["report-demo-supervised"]
+    state, run = ended(evaluate, given | {"version": "challenger", "split": "train", "snapshot": version})
+    assert (state.result().split, state.result().images) == ("train", LABELLED)
+    assert state.result().digest != scores.digest and "report-demo-supervised" not in artifacts(run)
+    found = model_version(f"semivl-{dataset}", "challenger")
+    assert found.tags["semivl.miou"] == f"{scores.miou:.2f}"
+    assert found.run_id
+    kept = {f.path for f in client().list_artifacts(found.run_id, "scores")}
+    assert kept == {f"scores/val-{scores.digest}", f"scores/train-{state.result().digest}"}
+    assert [(one.width, one.height) for one in scores.latency] == [(64, 48)]
     state, run = ended(promote, given)
     assert state.result().promoted
     assert "promoted" in artifacts(run)["decision-demo-supervised"]
@@ -146,6 +157,20 @@ def test_unusable_experiment_fails_the_run_with_its_code(store, dataset, argumen
         validate(**arguments)
     state, _ = ended(train, arguments)
     assert state.is_failed() and state.message.startswith(code)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "code"),
+    [({"version": "champion"}, "REG004"), ({"version": "12"}, "REG004"), ({"version": 0}, "REG004")],
+)
+def test_unknown_version_fails_the_evaluation_with_its_code(store, dataset, chosen, code):
+    state, _ = ended(evaluate, parameters(dataset) | chosen)
+    assert state.is_failed() and state.message.startswith(code)
+
+
+def test_a_split_that_there_is_not_is_refused_before_the_run(dataset):
+    with pytest.raises(Exception, match="split"):
+        evaluate.validate_parameters({"split": "test"})
 
 
 def test_nothing_to_promote_is_said(store, dataset):
