@@ -77,7 +77,7 @@ def _timed(task: Task, settings: Settings) -> Found:
     found = examine(source, files, settings.classes, settings.limits)
     if isinstance(found, Quarantined):
         return found
-    return found.row, None if files.mask == raw.mask else files.mask
+    return found.row, None if files.mask is raw.mask else files.mask
 
 
 def _leave_with_parent() -> None:

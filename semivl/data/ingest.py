@@ -7,7 +7,6 @@ byte, whatever works on it. Files that the ledger knows are not opened; what HEA
 written again.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -110,7 +109,7 @@ def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]
         if written:
             entry = ShardEntry(sha256=sha256, bytes=path.stat().st_size, samples=len(written))
             key = shard_key(config.dataset, sha256)
-            if not store.put_if_absent(key, path) and store.size(key) != entry.bytes:
+            if not store.put_if_absent(key, path, sha256) and store.size(key) != entry.bytes:
                 store.put(key, path)  # somebody cut the one that was there
     built = Built.of([*builder.known, *written], builder.outcomes, entry)
     keep_group(store, config.dataset, digest, version, built)
@@ -186,7 +185,7 @@ class _Builder:
             if isinstance(read, Quarantined):
                 self._refuse(one, read)
                 continue
-            sha256 = hashlib.sha256(read.image).hexdigest()
+            sha256 = read.sha256
             source = self._with_split(one.source, sha256)
             if sha256[:16] in self.forgotten:
                 self._refuse(one, snapshot.refused(name_of(source.image)))

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from posixpath import join
 
 from semivl.data.columns import SplitName
+from semivl.data.listing import names_in
 from semivl.data.mask_ids import MaskIds
 from semivl.data.source_files import SourceFiles
 from semivl.errors import DataError
@@ -113,7 +114,7 @@ class Names:
 def names_below(files: SourceFiles, *folders: str) -> Iterator[str]:
     """Names of all files below the folders."""
     for folder in folders:
-        yield from (info.name for info in files.names(folder))
+        yield from names_in(files, folder)
 
 
 def by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
@@ -144,7 +145,7 @@ def is_png(name: str) -> bool:
 
 def stem(name: str, folder: str = "") -> str:
     """The name within the folder, without its ending; all of it where it lies elsewhere."""
-    within = _relative(name, folder) if _within(name, folder) else name
+    within = name[len(folder) + 1 :] if folder and name.startswith(f"{folder}/") else name
     head, _, last = within.rpartition(".")
     return head if head and last and "/" not in last and not head.endswith("/") else within
 
