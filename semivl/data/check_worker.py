@@ -1,5 +1,6 @@
 """Check worker: the process that examines for a pool (semivl.data.check_pool), within its memory and its time."""
 
+import gc
 import os
 import pickle
 import select
@@ -94,6 +95,7 @@ def _warm_up() -> None:
 
     Image.preinit()
     phash(np.zeros((64, 64), np.uint8))
+    gc.freeze()  # what is there by now stays: no collection need look through it
 
 
 def _bound_memory(more: int) -> None:

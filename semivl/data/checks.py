@@ -142,8 +142,13 @@ def supervision_of(source: Source) -> Supervision:
 
 
 def name_of(path: Path) -> str:
-    """The path as text that any reader can take; bytes that are no UTF-8 are escaped."""
-    return path.as_posix().encode(errors="backslashreplace").decode()
+    """The path as text that any reader can take."""
+    return as_text(path.as_posix())
+
+
+def as_text(name: str) -> str:
+    """The name of a file as text that any reader can take; bytes that are no UTF-8 are escaped."""
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 def _header(data: bytes, limits: Limits) -> Header:

@@ -46,11 +46,11 @@ class Found:
     absent: list[str] = field(default_factory=list)
     """images that something belongs to and that are not there"""
 
-    def mask_of(self, image: str) -> Mask | None:
-        """The image's mask where there is one."""
+    def mask_of(self, image: str, within: str | None = None) -> Mask | None:
+        """The image's mask where there is one; `within` is the image's stem where that is known."""
         if image in self.annotated:
             return self.annotated[image]
-        name = self.masks.get(stem(image, self.folder))
+        name = self.masks.get(stem(image, self.folder) if within is None else within)
         return self.read_as(name) if name else None
 
     def expected_mask(self, image: str) -> Mask:
@@ -97,6 +97,10 @@ class Names:
             return found or []
         alone = self._by_file_name.get(name, [])
         return alone if len(alone) == 1 else []
+
+    def by_stem(self) -> Iterator[tuple[str, str]]:
+        """Every image with its stem before it."""
+        return ((within, image) for within, images in self._by_stem.items() for image in images)
 
     def has_stem(self, name: str) -> bool:
         return name in self._by_stem
