@@ -160,15 +160,15 @@ def commit(
         if parent:
             require_same_classes(config.dataset, parent.manifest.classes, classes)
         usable, dropped = _without_forgotten(new, current, entries)
-        held = {e.sha256: e for e in parent.manifest.shards} if parent else {}
-        result = _merged(config.dataset, parent, usable, held | entries)
+        known = {e.sha256: e for e in parent.manifest.shards} if parent else {}
+        result = _merged(config.dataset, parent, usable, known | entries)
         _require_both_splits(config.dataset, result.index)
-        manifest = describe(config.dataset, classes, result, held | entries, parent and parent.manifest)
+        manifest = describe(config.dataset, classes, result, known | entries, parent and parent.manifest)
         if parent and manifest.version == parent.manifest.version:
             return parent.manifest
         refusals = {*left_out, *dropped}
         manifest = publish(store, manifest.model_copy(update={"quarantined": len(refusals)}), result.index, refusals)
-        require_shards(store, manifest, held, current.removing if current else ())
+        require_shards(store, manifest, known, current.removing if current else ())
         moved = current.model_copy(update={"version": manifest.version}) if current else Head(version=manifest.version)
         if move_head(store, config.dataset, moved, etag):
             return manifest
