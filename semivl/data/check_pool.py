@@ -188,7 +188,7 @@ class _Worker:
         )
         assert self.process.stdin and self.process.stdout
         self._requests, self._answers = self.process.stdin, self.process.stdout
-        with suppress(OSError):  # the system may give less; a whole handful then takes several turns
+        with suppress(OSError, AttributeError):  # the system may give less: a handful then takes several turns
             fcntl.fcntl(self._requests, fcntl.F_SETPIPE_SZ, _HANDFUL_BYTES)
         self._settings = settings
 
