@@ -16,6 +16,7 @@
 """
 
 import atexit
+import fcntl
 import os
 import pickle
 import queue
@@ -187,6 +188,8 @@ class _Worker:
         )
         assert self.process.stdin and self.process.stdout
         self._requests, self._answers = self.process.stdin, self.process.stdout
+        with suppress(OSError, AttributeError):  # the system may give less: a handful then takes several turns
+            fcntl.fcntl(self._requests, fcntl.F_SETPIPE_SZ, _HANDFUL_BYTES)
         self._settings = settings
 
     def wait_until_ready(self) -> None:

@@ -1,5 +1,6 @@
 """Check worker: the process that examines for a pool (semivl.data.check_pool), within its memory and its time."""
 
+import gc
 import os
 import pickle
 import select
@@ -77,7 +78,7 @@ def _timed(task: Task, settings: Settings) -> Found:
     found = examine(source, files, settings.classes, settings.limits)
     if isinstance(found, Quarantined):
         return found
-    return found.row, None if files.mask == raw.mask else files.mask
+    return found.row, None if files.mask is raw.mask else files.mask
 
 
 def _leave_with_parent() -> None:
@@ -94,6 +95,7 @@ def _warm_up() -> None:
 
     Image.preinit()
     phash(np.zeros((64, 64), np.uint8))
+    gc.freeze()  # what is there by now stays: no collection need look through it
 
 
 def _bound_memory(more: int) -> None:

@@ -8,6 +8,7 @@ behind a picture's end is refused. Texts and colour profiles stay as they are, a
 
 import hashlib
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +63,11 @@ class Files:
     image: bytes
     mask: bytes | None
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the image; once it is known it goes along to other processes."""
+        return hashlib.sha256(self.image).hexdigest()
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -90,16 +96,15 @@ def examine(source: Source, files: Files, classes: Classes, limits: Limits) -> C
             pixels, ignored = mask_counts(data, header.seen, len(classes), limits.max_bytes)
     except RefusedError as fault:
         return Quarantined(name_of(at), fault.code, fault.reason, len(data))
-    sha256 = hashlib.sha256(files.image).hexdigest()
     width, height = header.seen
     row = Row(
-        key=sha256[:16],
+        key=files.sha256[:16],
         shard="",
         image_offset=0,
         image_bytes=len(files.image),
         mask_offset=None,
         mask_bytes=None if files.mask is None else len(files.mask),
-        sha256=sha256,
+        sha256=files.sha256,
         mask_sha256=sha256_of(files.mask),
         phash=phash(grey),
         width=width,
@@ -111,10 +116,15 @@ def examine(source: Source, files: Files, classes: Classes, limits: Limits) -> C
         caption=source.caption,
         pixels=pixels,
         ignored=ignored,
-        brightness=round(int(grey.sum(dtype=np.uint64)) / grey.size, 2),
+        brightness=round(_sum(grey) / grey.size, 2),
         source=name_of(source.image),
     )
     return Checked(files, "png" if header.format == "png" else "jpg", row)
+
+
+def _sum(grey: Pixels) -> int:
+    """Exact; in 32 bits, where they hold it, at half the cost."""
+    return int(grey.sum(dtype=np.uint32 if grey.size < 1 << 24 else np.uint64))
 
 
 def sha256_of(data: bytes | None) -> str | None:
@@ -132,8 +142,13 @@ def supervision_of(source: Source) -> Supervision:
 
 
 def name_of(path: Path) -> str:
-    """The path as text that any reader can take; bytes that are no UTF-8 are escaped."""
-    return path.as_posix().encode(errors="backslashreplace").decode()
+    """The path as text that any reader can take."""
+    return as_text(path.as_posix())
+
+
+def as_text(name: str) -> str:
+    """The name of a file as text that any reader can take; bytes that are no UTF-8 are escaped."""
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 def _header(data: bytes, limits: Limits) -> Header:

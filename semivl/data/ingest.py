@@ -7,17 +7,15 @@ byte, whatever works on it. Files that the ledger knows are not opened; what HEA
 written again.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 from semivl.config import Classes, DataConfig
@@ -25,73 +23,20 @@ from semivl.data import snapshot
 from semivl.data.check_pool import shared_pool
 from semivl.data.checks import Checked, Files, Limits, Quarantined, name_of, sha256_of, supervision_of
 from semivl.data.groups import Built, drop_groups, group_digest, keep_group, kept_group
-from semivl.data.layouts import list_sources
-from semivl.data.ledger import Outcome, Planned, ledger_key, read_ledger, stamp_of, write_ledger
-from semivl.data.names import name_faults
+from semivl.data.ledger import Outcome, Planned, ledger_key, outcome_table, refused_in, write_ledger
+from semivl.data.planning import Plan, current_of, read_once
+from semivl.data.planning import plan as plan
 from semivl.data.sample import Row, Source
 from semivl.data.shards import ShardEntry, shard_key, write_shard
-from semivl.data.snapshot import Manifest, Snapshot
+from semivl.data.snapshot import Manifest
 from semivl.data.source_files import open_source, read_raw, with_class_ids
 from semivl.data.splits import split_of, with_both_splits
 from semivl.data.store import Store, open_store
-from semivl.errors import DataError
 from semivl.settings import home
 
-_PASSING = {"DATA001", "DATA030", "DATA031", "DATA032"}
-"""refusals of what may be sound the next time: permissions, a busy machine, memory that ran out"""
 _STALE = 24 * 3600
 _BYTES_A_PIXEL = 12
 """that a worker may need: a picture in three colours, turned, in grey, and what decoding takes"""
-_read = lru_cache(maxsize=1)(snapshot.read)
-"""a snapshot never changes: read once by a process that builds many shards"""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an ingest has to do, and what it need not do again."""
-
-    groups: tuple[tuple[Planned, ...], ...]
-    """`shard_samples` sources each, for a shard each"""
-    known: tuple[Outcome, ...]
-    """of the files that are as the ledger has them"""
-    refused: tuple[Quarantined, ...]
-    """for their names"""
-    tried_before: int = 0
-    """of those in groups: refused for what may pass, and not changed since"""
-
-
-def plan(config: DataConfig, classes: Classes) -> Plan:
-    """The source's images that are new or changed, in groups.
-
-    Raises:
-        DataError: what `list_sources` raises; DATA205 for a first ingest without a single mask.
-    """
-    store, files = open_store(), open_source(config)
-    sources = list_sources(config, files)
-    head = snapshot.head(store, config.dataset)
-    if not any(s.masked for s in sources) and head is None:
-        raise DataError(
-            "DATA205",
-            f"no image of {files.address} has a mask, and dataset {config.dataset} holds none yet.",
-            "Ingest a source with a few masks first; images without come after.",
-        )
-    refused = name_faults(name_of(s.image) for s in sources)
-    by_name = {info.name: info for info in files.names()}
-    planned = [Planned(s, stamp_of(s, by_name)) for s in sources if name_of(s.image) not in refused]
-    ledger = read_ledger(store, ledger_key(config, classes, files.address))
-    held = _held(store, config.dataset, classes)
-    known, new, tried = [], [], 0
-    for one in planned:
-        outcome = ledger.get(name_of(one.source.image))
-        same = outcome if outcome and outcome.stamp == one.stamp else None
-        if same and _settled(same, held):
-            known.append(same)
-        else:
-            new.append(one)
-            tried += bool(same and same.refused)
-    size = config.shard_samples
-    groups = tuple(tuple(new[i : i + size]) for i in range(0, len(new), size))
-    return Plan(groups, tuple(known), tuple(refused.values()), tried)
 
 
 def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]) -> Built:
@@ -102,7 +47,7 @@ def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]
     """
     store = open_store()
     builder = _Builder(config, classes, store)
-    version = builder.current and builder.current.manifest.version
+    version = builder.head and builder.head.version
     digest = group_digest(config, classes, group)
     built = kept_group(store, config.dataset, digest, version)
     if built:
@@ -114,7 +59,7 @@ def build_shard(config: DataConfig, classes: Classes, group: tuple[Planned, ...]
         if written:
             entry = ShardEntry(sha256=sha256, bytes=path.stat().st_size, samples=len(written))
             key = shard_key(config.dataset, sha256)
-            if not store.put_if_absent(key, path) and store.size(key) != entry.bytes:
+            if not store.put_if_absent(key, path, sha256) and store.size(key) != entry.bytes:
                 store.put(key, path)  # somebody cut the one that was there
     built = Built.of([*builder.known, *written], builder.outcomes, entry)
     keep_group(store, config.dataset, digest, version, built)
@@ -128,22 +73,25 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
         DataError: what `snapshot.commit` raises.
     """
     store, results = open_store(), list(built)
-    outcomes = [*planned.known, *(o for b in results for o in b.outcomes)]
+    outcomes = [planned.known, outcome_table(o for b in results for o in b.outcomes)]
     tables = [b.rows for b in results]
     by_hash = any(one.source.split is None for group in planned.groups for one in group)
     if by_hash and snapshot.head(store, config.dataset) is None:
         tables = with_both_splits(tables)
     entries = [b.entry for b in results if b.entry]
-    manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results))
-    write_ledger(store, ledger_key(config, classes, open_source(config).address), outcomes)
+    ledger = ledger_key(config, classes, open_source(config).address)
+    with ThreadPoolExecutor(1) as beside:  # the ledger vouches for nothing that HEAD does not hold
+        written = beside.submit(write_ledger, store, ledger, outcomes)
+        manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results), read_once)
+        written.result()
     drop_groups(store, config.dataset, (group_digest(config, classes, group) for group in planned.groups))
     return manifest
 
 
 def left_out(planned: Plan, built: Iterable[Built]) -> list[Quarantined]:
     """Every file of the source that is no sample, those that an earlier ingest left out included."""
-    outcomes = [*planned.known, *(o for b in built for o in b.outcomes)]
-    return [*planned.refused, *(o.refused for o in outcomes if o.refused)]
+    new = (o.refused for b in built for o in b.outcomes if o.refused)
+    return [*planned.refused, *refused_in(planned.known), *new]
 
 
 def ingest(config: DataConfig, classes: Classes, workers: int | None = None) -> Manifest:
@@ -159,8 +107,8 @@ class _Builder:
 
     def __init__(self, config: DataConfig, classes: Classes, store: Store) -> None:
         self.config, self.classes, self.store = config, classes, store
-        self.current = _current(store, config.dataset, classes)
-        self.forgotten = snapshot.forgotten(store, config.dataset)
+        self.head, self.current = current_of(store, config.dataset, classes)
+        self.forgotten = frozenset(self.head.forgotten) if self.head else frozenset()
         self.known: list[Row] = []
         self.outcomes: list[Outcome] = []
         self._whole: dict[str, bool] = {}
@@ -190,7 +138,7 @@ class _Builder:
             if isinstance(read, Quarantined):
                 self._refuse(one, read)
                 continue
-            sha256 = hashlib.sha256(read.image).hexdigest()
+            sha256 = read.sha256
             source = self._with_split(one.source, sha256)
             if sha256[:16] in self.forgotten:
                 self._refuse(one, snapshot.refused(name_of(source.image)))
@@ -257,13 +205,6 @@ def _told_by(row: Row, source: Source) -> Row:
     )
 
 
-def _settled(outcome: Outcome, held: Collection[str]) -> bool:
-    """Whether a file that did not change need not be looked at: HEAD holds its sample, or it was refused for good."""
-    if outcome.refused:
-        return outcome.refused.code not in _PASSING
-    return outcome.key in held
-
-
 def _bounds(config: DataConfig) -> tuple[Limits, int, int, float]:
     """What a pool is made with: limits, workers, bytes and CPU seconds for a file."""
     return Limits.of(config), os.cpu_count() or 1, _BYTES_A_PIXEL * config.max_pixels, config.file_seconds
@@ -288,31 +229,3 @@ def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, str]:
         not source.caption,
         source.image.as_posix(),
     )
-
-
-def _current(store: Store, dataset: str, classes: Classes) -> Snapshot | None:
-    version = snapshot.head(store, dataset)
-    if version is None:
-        return None
-    current = _read(store, dataset, version)
-    snapshot.require_same_classes(dataset, current.manifest.classes, classes)
-    return current
-
-
-def _held(store: Store, dataset: str, classes: Classes) -> set[str]:
-    """Keys of HEAD's samples whose shards the store has whole."""
-    current = _current(store, dataset, classes)
-    if current is None:
-        return set()
-    whole = {entry.sha256 for entry in current.manifest.shards} - _gone(store, current)
-    table = current.index.select(["key", "shard"])
-    return {
-        key for key, shard in zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True) if shard in whole
-    }
-
-
-def _gone(store: Store, current: Snapshot) -> set[str]:
-    """HEAD's shards that the store has not, or not whole."""
-    dataset = current.manifest.dataset
-    sizes = {listed.key: listed.size for listed in store.listed(f"datasets/{dataset}/shards/")}
-    return {e.sha256 for e in current.manifest.shards if sizes.get(shard_key(dataset, e.sha256)) != e.bytes}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from semivl.config import Classes, DataConfig
 from semivl.data.checks import Quarantined
-from semivl.data.sample import Source
+from semivl.data.sample import Named, Source
 from semivl.data.source_files import FileInfo
 from semivl.data.store import Store
-from semivl.data.tables import from_parquet, to_parquet
+from semivl.data.tables import compute, from_parquet, to_parquet
 from semivl.errors import StoreError
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class Outcome:
     refused: Quarantined | None = None
 
 
-def stamp_of(source: Source, files: Mapping[str, FileInfo]) -> str:
-    """What the source is recognised by; `files` are the source's, by name."""
-    found = [files.get(path.as_posix()) if path else None for path in (source.image, source.mask)]
-    asked = json.dumps([vars(source), [f and (f.size, f.stamp) for f in found]], default=str, sort_keys=True)
-    return hashlib.blake2b(asked.encode(errors="surrogateescape"), digest_size=12).hexdigest()
+def stamp_of(named: Named, files: Mapping[str, FileInfo]) -> str:
+    """What a source is recognised by; `files` are those of it that are there, by name."""
+    image, mask = files.get(named.image), files.get(named.mask) if named.mask else None
+    asked = ascii((*named, image and (image.size, image.stamp), mask and (mask.size, mask.stamp)))
+    return hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()
 
 
 def asked_of(config: DataConfig, classes: Classes) -> str:
@@ -68,17 +68,26 @@ def ledger_key(config: DataConfig, classes: Classes, address: str) -> str:
     return f"datasets/{config.dataset}/ledgers/{digest}.parquet"
 
 
-def read_ledger(store: Store, key: str) -> dict[str, Outcome]:
-    """The outcomes by the image's name; none where there is no ledger, or a damaged one."""
-    table = find_table(store, key)
-    if table is None:
-        return {}
-    columns = table.to_pydict()
-    refused = [columns[f.name] for f in fields(Quarantined)]
-    return {
-        name: Outcome(name, stamp, sample, None if sample else Quarantined(*why))
-        for name, stamp, sample, *why in zip(columns["name"], columns["stamp"], columns["key"], *refused, strict=True)
-    }
+def read_ledger(store: Store, key: str) -> "pa.Table":
+    """The outcomes as `outcome_table` has them; none where there is no ledger, or a damaged one."""
+    found = find_table(store, key)
+    return found if found is not None and found.schema.equals(_schema()) else outcome_table([])
+
+
+def outcome_table(outcomes: Iterable[Outcome]) -> "pa.Table":
+    """A row an outcome: name, stamp, key, and where there is none the fields of why it was refused."""
+    import pyarrow as pa
+
+    none = (None,) * len(fields(Quarantined))
+    rows = [(o.name, o.stamp, o.key, *(astuple(o.refused) if o.refused else none)) for o in outcomes]
+    columns = zip(*rows, strict=True) if rows else [()] * len(_schema())
+    return pa.table(dict(zip(_schema().names, columns, strict=True)), _schema())
+
+
+def refused_in(outcomes: "pa.Table") -> list[Quarantined]:
+    """Why those of the table were refused that were."""
+    refused = outcomes.filter(compute().is_null(outcomes["key"])).select([f.name for f in fields(Quarantined)])
+    return [Quarantined(**row) for row in refused.to_pylist()]
 
 
 def find_table(store: Store, key: str) -> "pa.Table | None":
@@ -94,15 +103,15 @@ def find_table(store: Store, key: str) -> "pa.Table | None":
         return None
 
 
-def write_ledger(store: Store, key: str, outcomes: Iterable[Outcome]) -> None:
+def write_ledger(store: Store, key: str, outcomes: Iterable["pa.Table"]) -> None:
     """Puts the ledger. The later of two at once wins: what the other knew is looked at again."""
     import pyarrow as pa
 
-    kept = sorted(outcomes, key=lambda o: o.name)
-    names = [f.name for f in fields(Quarantined)]
-    none = (None,) * len(names)
-    why = list(zip(*(astuple(o.refused) if o.refused else none for o in kept), strict=True)) or [()] * len(names)
-    columns = {"name": [o.name for o in kept], "stamp": [o.stamp for o in kept], "key": [o.key for o in kept]}
-    types = {"bytes": pa.int64()}
-    schema = pa.schema([(n, types.get(n, pa.string())) for n in (*columns, *names)])
-    store.put(key, to_parquet(pa.table(columns | dict(zip(names, why, strict=True)), schema=schema)))
+    store.put(key, to_parquet(pa.concat_tables(outcomes).sort_by("name")))
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    names = ("name", "stamp", "key", *(f.name for f in fields(Quarantined)))
+    return pa.schema([(name, pa.int64() if name == "bytes" else pa.string()) for name in names])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -125,8 +126,11 @@ def publish(store: Store, manifest: Manifest, index: "pa.Table", left_out: Colle
     """Puts the records, the manifest last; the manifest that is there, if another writer of it was first."""
     at = manifest.dataset, manifest.version
     refusals = sorted(left_out, key=lambda q: (q.source, q.code, q.reason))
-    store.put_if_absent(snapshot_key(*at, "index.parquet"), to_parquet(index))
-    store.put_if_absent(snapshot_key(*at, "quarantine.parquet"), to_parquet(quarantine_table(refusals)))
+    tables = {"index.parquet": index, "quarantine.parquet": quarantine_table(refusals)}
+    with ThreadPoolExecutor(len(tables)) as puts:
+        put = {puts.submit(store.put_if_absent, snapshot_key(*at, name), to_parquet(t)) for name, t in tables.items()}
+        for each in put:
+            each.result()
     body = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1).encode()
     if store.put_if_absent(snapshot_key(*at, "manifest.json"), body):
         return manifest

@@ -25,7 +25,10 @@ def phash(grey: Pixels) -> str:
     from scipy.fftpack import dct
 
     frequencies = dct(dct(shrunk(grey), axis=0)[:_KEPT], axis=1)[:, :_KEPT]
-    return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
+    in_order = np.sort(frequencies, axis=None)
+    middle = len(in_order) // 2
+    median = (in_order[middle - 1] + in_order[middle]) / 2  # np.median's, at a third of its cost
+    return np.packbits(frequencies > median).tobytes().hex()
 
 
 def shrunk(grey: Pixels) -> np.ndarray:
@@ -47,16 +50,23 @@ def _shortened(grey: Pixels) -> np.ndarray:
     for top in range(0, height, step):
         rows = grey[top : top + step].astype(np.float64)
         for first, last, column, weights in _weights(width):
-            across[top : top + step, column : column + weights.shape[1]] = rows[:, first:last] @ weights
-    across = _rounded(across)
-    return np.concatenate([_rounded(weights.T @ across[first:last]) for first, last, _, weights in _weights(height)])
+            np.matmul(rows[:, first:last], weights, out=across[top : top + step, column : column + weights.shape[1]])
+    across, down = _rounded(across), np.empty((_SIDE, _SIDE))
+    for first, last, row, weights in _weights(height):
+        np.matmul(weights.T, across[first:last], out=down[row : row + weights.shape[1]])
+    return _rounded(down)
 
 
 def _rounded(sums: np.ndarray) -> np.ndarray:
-    return np.clip(np.floor((sums + _ONE / 2) / _ONE), 0, 255)
+    """The sums as they are in 8 bits, in their own place."""
+    sums += _ONE / 2
+    sums *= 1 / _ONE
+    np.floor(sums, out=sums)
+    np.maximum(sums, 0, out=sums)
+    return np.minimum(sums, 255, out=sums)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _weights(length: int) -> list[tuple[int, int, int, np.ndarray]]:
     """Lanczos weights of `length` pixels for 32, in groups of those 32: first and last pixel, column, (pixels, n)."""
     scale = length / _SIDE

@@ -8,7 +8,7 @@ no tags or no caption, there is nothing: never an empty file.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from semivl.data.mask_ids import MaskIds
 
@@ -34,6 +34,26 @@ class Source:
     @property
     def masked(self) -> bool:
         return self.mask is not None or self.annotation is not None
+
+
+class Named(NamedTuple):
+    """A Source as plain values, its paths as text: made and stamped by the thousand at a third of the cost."""
+
+    image: str
+    split: Split | None
+    mask: str | None
+    tags: tuple[str, ...]
+    caption: str | None
+    mask_ids: MaskIds
+    annotation: str | None
+
+    @property
+    def masked(self) -> bool:
+        return self.mask is not None or self.annotation is not None
+
+    def source(self) -> Source:
+        paths = {"image": Path(self.image), "mask": Path(self.mask) if self.mask else None}
+        return Source(**self._asdict() | paths)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ from semivl.data.sample import Row
 _TOLD = ("caption", "height", "orientation", "sha256", "source", "supervision", "tags", "width")
 """what KEY.json says of a sample; not its split, which is the snapshot's to decide"""
 _BLOCK, _RECORD = 512, 10_240
+_FLUSHED = 1 << 20
+"""bytes that are hashed and written at a time: other threads get their turn after each, so that they are not few"""
+_json = json.JSONEncoder(sort_keys=True).encode
+"""json.dumps makes such an encoder for every call"""
 _HEADER = Struct("100s 8s 8s 8s 12s 12s 8s 1s 100s 8s 32s 32s 183x")
 """name, mode, owner, group, size, time, checksum, kind, link, format, names of owner and group"""
 
@@ -97,23 +101,33 @@ class _Tar:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size, self.hash = file, 0, hashlib.sha256()
+        self._waiting = bytearray()
 
     def add(self, key: str, ending: str, content: bytes) -> int:
         """Writes a member; where its content begins."""
-        start = self.size + _BLOCK
-        self._write(b"".join((_header(f"{key}.{ending}", len(content)), content, bytes(-len(content) % _BLOCK))))
+        self._write(_header(f"{key}.{ending}", len(content)))
+        start = self.size
+        self._write(content)
+        self._write(bytes(-self.size % _BLOCK))
         return start
 
     def finish(self) -> str:
         """Writes the end of the archive; its SHA-256."""
         self._write(bytes(2 * _BLOCK))
         self._write(bytes(-self.size % _RECORD))
+        self._flush()
         return self.hash.hexdigest()
 
     def _write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.hash.update(data)
+        self._waiting += data
         self.size += len(data)
+        if len(self._waiting) >= _FLUSHED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.file.write(self._waiting)
+        self.hash.update(self._waiting)
+        self._waiting.clear()
 
 
 def _header(name: str, size: int) -> bytes:
@@ -128,7 +142,7 @@ def _header(name: str, size: int) -> bytes:
 def _members(sample: Checked) -> dict[str, bytes]:
     told = {name: getattr(sample.row, name) for name in _TOLD}
     told = {name: value for name, value in told.items() if value not in (None, ())}
-    members = {sample.ending: sample.files.image, "json": json.dumps(told, sort_keys=True).encode()}
+    members = {sample.ending: sample.files.image, "json": _json(told).encode()}
     return members if sample.files.mask is None else members | {"mask.png": sample.files.mask}
 
 

@@ -10,7 +10,7 @@ their shards, and is made, hashed and put in seconds. Split in parts it would sa
 question of which parts belong together.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -99,12 +99,14 @@ def read(store: Store, dataset: str, version: str | None = None) -> Snapshot:
     return found or _read(store, read_manifest(store, dataset, version))
 
 
-def read_current(store: Store, dataset: str) -> tuple[Head | None, str | None, Snapshot | None]:
+def read_current(
+    store: Store, dataset: str, reader: Callable[[Store, str, str], Snapshot] = read
+) -> tuple[Head | None, str | None, Snapshot | None]:
     """HEAD, its ETag and its snapshot; nothing at all before the first commit."""
     while True:
         current, etag = read_head(store, dataset)
         try:
-            found = _read(store, read_manifest(store, dataset, current.version)) if current else None
+            found = reader(store, dataset, current.version) if current else None
         except SemivlError:
             if read_head(store, dataset)[1] == etag:
                 raise
@@ -135,12 +137,14 @@ def commit(
     tables: Iterable["pa.Table"],
     shards: Iterable[ShardEntry],
     quarantined: Iterable[Quarantined],
+    reader: Callable[[Store, str, str], Snapshot] = read,
 ) -> Manifest:
     """Adds the samples to the dataset and moves HEAD there; HEAD's own manifest where that changes nothing.
 
-    A sample that HEAD knows is replaced, unless the new one knows less of it (see `merge`). A shard that no sample
-    lies in any more is not in the manifest. That every shard is there is looked at after HEAD was read and before it
-    moves: `semivl gc` says in HEAD what it removes, so that nothing can go in between.
+    `reader` is `read`, or what remembers its answers. A sample that HEAD knows is replaced, unless the new one
+    knows less of it (see `merge`). A shard that no sample lies in any more is not in the manifest. That every shard is
+    there is looked at after HEAD was read and before it moves: `semivl gc` says in HEAD what it removes, so that
+    nothing can go in between.
 
     Raises:
         DataError: DATA204 other classes than HEAD's, DATA205 no training sample with a mask or no evaluation
@@ -152,7 +156,7 @@ def commit(
     new, doubled = distinct(as_index(pa.concat_tables([index_table([]), *map(as_index, tables)])))
     entries, left_out = {entry.sha256: entry for entry in shards}, {*quarantined, *doubled}
     for _ in range(ATTEMPTS):
-        current, etag, parent = read_current(store, config.dataset)
+        current, etag, parent = read_current(store, config.dataset, reader)
         if parent:
             require_same_classes(config.dataset, parent.manifest.classes, classes)
         usable, dropped = _without_forgotten(new, current, entries)

@@ -7,14 +7,16 @@ is copied. A `SourceFiles` may be pickled and sent to another process or machine
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from semivl.config import Classes, DataConfig
+from semivl.data import disk
 from semivl.data.checks import Files, Limits, Quarantined, name_of
+from semivl.data.disk import FileInfo as FileInfo
 from semivl.data.mask_ids import class_ids
 from semivl.data.sample import Source
 from semivl.data.store import Store
@@ -22,16 +24,6 @@ from semivl.errors import DataError, StoreError
 from semivl.settings import ROOT, settings
 
 _S3 = "s3://"
-_GONE = (errno.ENOENT, errno.ENOTDIR)
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A file of the source: its POSIX name relative to the source, its bytes, and a stamp that changes with them."""
-
-    name: str
-    size: int
-    stamp: str
 
 
 class SourceFiles(Protocol):
@@ -74,7 +66,7 @@ def require_within(name: str) -> None:
     """Refuses a name that leads out of the source, DATA013, and one that no file can have."""
     if "\0" in name:
         raise FileNotFoundError(errno.ENOENT, "no file has such a name", name)
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or ".." in name.split("/"):
         raise DataError("DATA013", f"the path {name} leads out of the source.", "Name files within the source.")
 
 
@@ -103,11 +95,19 @@ class LocalFiles:
             DataError: DATA101 there is no such source; DATA112 a folder cannot be listed; DATA013 the folder lies
                 elsewhere.
         """
+        yield from self.infos(self.paths(folder))
+
+    def paths(self, folder: str = "") -> Iterator[str]:
+        """As `names`, the names alone: nothing is asked about the files."""
         if not self.root.is_dir():
             raise DataError("DATA101", f"there is no folder {self.root}.", "Mend `source` in the experiment's data.")
         if (self.root / folder).is_dir():
             self._place(folder)
-        yield from _below(self.root / folder, f"{folder}/" if folder else "")
+        yield from disk.below(str(self.root / folder), f"{folder}/" if folder else "")
+
+    def infos(self, names: Iterable[str]) -> Iterator[FileInfo]:
+        """What is to be known of the files; of what is not there nothing comes."""
+        return disk.infos(str(self.root), names)
 
     def has(self, name: str) -> bool:
         try:
@@ -118,11 +118,13 @@ class LocalFiles:
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         # a pipe in a photo's place must not block, so that it is opened without waiting for a writer
         handle = os.open(self._place(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+        try:
+            told = os.fstat(handle)
+            if not stat.S_ISREG(told.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "it is no file", name)
-            file.seek(start)
-            return file.read(-1 if length is None else length)
+            return disk.part(handle, start, told.st_size if length is None else min(length, told.st_size))
+        finally:
+            os.close(handle)
 
     def _folder(self, folder: str) -> str:
         """Where the folder really lies; looked up once, as thousands of files lie in one."""
@@ -232,7 +234,7 @@ def with_class_ids(source: Source, raw: Files, classes: Classes, limits: Limits)
     except DataError as error:
         size = None if raw.mask is None else len(raw.mask)
         return Quarantined(name_of(source.mask or source.image), error.code, error.what, size)
-    return Files(raw.image, mask)
+    return raw if mask is raw.mask else Files(raw.image, mask)
 
 
 def _read(files: SourceFiles, path: Path, absent: str, limits: Limits) -> bytes | Quarantined:
@@ -242,7 +244,7 @@ def _read(files: SourceFiles, path: Path, absent: str, limits: Limits) -> bytes 
     except DataError as error:
         return Quarantined(name_of(path), error.code, error.what)
     except OSError as error:
-        if error.errno in (*_GONE, errno.EISDIR):
+        if error.errno in (*disk.GONE, errno.EISDIR):
             reason = "there is no such file, though a list, mask or caption names it"
             return Quarantined(name_of(path), absent, reason)
         return Quarantined(name_of(path), "DATA001", f"the file cannot be read: {error.strerror or error}")
@@ -255,33 +257,6 @@ def _read(files: SourceFiles, path: Path, absent: str, limits: Limits) -> bytes 
 
 def _absent(name: str) -> OSError:
     return FileNotFoundError(errno.ENOENT, "there is no such object", name)
-
-
-def _below(folder: Path, prefix: str) -> Iterator[FileInfo]:
-    """Files below the folder in the order of their whole names: `a-b/c` before `a/b`."""
-    try:
-        with os.scandir(folder) as scanned:
-            entries = [e for e in scanned if not e.name.startswith(".")]
-    except OSError as error:
-        if error.errno in _GONE:  # another process may have taken it away
-            return
-        raise DataError(
-            "DATA112", f"{folder} cannot be listed ({error.strerror}).", "Mend the folder's permissions."
-        ) from None
-    named = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
-    for name, entry in named:
-        if name.endswith("/"):
-            yield from _below(folder / entry.name, f"{prefix}{name}")
-        else:
-            yield _info(f"{prefix}{name}", entry)
-
-
-def _info(name: str, entry: os.DirEntry[str]) -> FileInfo:
-    try:
-        told = entry.stat()
-    except OSError:  # a link to nowhere: reading it will tell
-        return FileInfo(name, 0, "")
-    return FileInfo(name, told.st_size, f"{told.st_mtime_ns}-{told.st_ino}")
 
 
 def hidden(name: str) -> bool:

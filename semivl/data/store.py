@@ -25,6 +25,8 @@ from semivl.data.transfer import Incoming, Outgoing, kept_part
 from semivl.errors import StoreError
 from semivl.settings import Settings, settings
 
+_LOOKED_FOR = 4 << 20
+"""bytes of a body from which on it pays to look whether the object is there before all of it is sent"""
 _MOST_MOVES = 64
 """that an object remembers, of the 2 KB that S3 gives to metadata"""
 
@@ -121,9 +123,12 @@ class Store(Requests):
         outgoing = Outgoing(body, self._place(key))
         self._persist(lambda: self._put(key, outgoing, {}, ()))
 
-    def put_if_absent(self, key: str, body: bytes | Path) -> bool:
-        """Writes the object unless one of that name is there; says whether it did, as `put_if_match`."""
-        return self._put_if(key, body, None)
+    def put_if_absent(self, key: str, body: bytes | Path, sha256: str | None = None) -> bool:
+        """Writes the object unless one of that name is there; says whether it did, as `put_if_match`.
+
+        `sha256`: the body's, where it is known.
+        """
+        return self._put_if(key, body, None, sha256)
 
     def put_if_match(self, key: str, body: bytes | Path, etag: str | None) -> bool:
         """Writes the object if it still has that ETag (None: is still absent); says whether it did.
@@ -177,10 +182,10 @@ class Store(Requests):
             return False
         return True
 
-    def _put_if(self, key: str, body: bytes | Path, etag: str | None) -> bool:
-        outgoing, token, patience = Outgoing(body, self._place(key)), uuid.uuid4().hex[:16], self._patience()
+    def _put_if(self, key: str, body: bytes | Path, etag: str | None, sha256: str | None = None) -> bool:
+        outgoing, token, patience = Outgoing(body, self._place(key), sha256), uuid.uuid4().hex[:16], self._patience()
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        known = etag is None and isinstance(body, bytes)  # else a look saves the upload, or tells the moves
+        known = etag is None and outgoing.size < _LOOKED_FOR  # else a look saves the upload, or tells the moves
         found, fault = None if known else self._version(key), None
         while True:
             moves = found.metadata.get(MOVES, "").split(",") if found else ()

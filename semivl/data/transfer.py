@@ -73,6 +73,8 @@ class Outgoing:
 
     source: bytes | Path
     place: Place
+    known_sha256: str | None = None
+    """hex digest of what is to arrive, where it is known: it is not worked out again, and S3 compares all the same"""
 
     def __post_init__(self) -> None:
         """StoreError STORE009 where S3 takes no object of that size."""
@@ -85,7 +87,7 @@ class Outgoing:
 
     @cached_property
     def sha256(self) -> bytes:
-        return self._digest("sha256")
+        return bytes.fromhex(self.known_sha256) if self.known_sha256 else self._digest("sha256")
 
     @cached_property
     def md5(self) -> bytes:

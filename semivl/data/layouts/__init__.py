@@ -16,11 +16,11 @@ from semivl.data.layouts.folders import ade20k, cityscapes, folder, images, voc
 from semivl.data.layouts.found import Found
 from semivl.data.layouts.joined import joined
 from semivl.data.layouts.webdataset import webdataset
-from semivl.data.sample import Source
+from semivl.data.sample import Named, Source
 from semivl.data.source_files import SourceFiles, open_source
 from semivl.errors import DataError
 
-__all__ = ["LAYOUTS", "list_sources"]
+__all__ = ["LAYOUTS", "list_named", "list_sources"]
 
 LAYOUTS: dict[str, Callable[[SourceFiles, DataConfig], Found]] = {
     "voc": voc,
@@ -46,6 +46,11 @@ _ARRANGED = {
 
 
 def list_sources(config: DataConfig, files: SourceFiles | None = None) -> list[Source]:
+    """As `list_named`, as sources."""
+    return [named.source() for named in list_named(config, files)]
+
+
+def list_named(config: DataConfig, files: SourceFiles | None = None) -> list[Named]:
     """Every image of the source with its split and what belongs to it, sorted by path, which is relative.
 
     A split of None is open: no list, column or folder decides it, and the hash of the image's bytes will.

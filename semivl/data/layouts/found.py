@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from posixpath import join
 
 from semivl.data.columns import SplitName
+from semivl.data.listing import names_in
 from semivl.data.mask_ids import MaskIds
 from semivl.data.source_files import SourceFiles
 from semivl.errors import DataError
@@ -45,11 +46,11 @@ class Found:
     absent: list[str] = field(default_factory=list)
     """images that something belongs to and that are not there"""
 
-    def mask_of(self, image: str) -> Mask | None:
-        """The image's mask where there is one."""
+    def mask_of(self, image: str, within: str | None = None) -> Mask | None:
+        """The image's mask where there is one; `within` is the image's stem where that is known."""
         if image in self.annotated:
             return self.annotated[image]
-        name = self.masks.get(stem(image, self.folder))
+        name = self.masks.get(stem(image, self.folder) if within is None else within)
         return self.read_as(name) if name else None
 
     def expected_mask(self, image: str) -> Mask:
@@ -97,6 +98,10 @@ class Names:
         alone = self._by_file_name.get(name, [])
         return alone if len(alone) == 1 else []
 
+    def by_stem(self) -> Iterator[tuple[str, str]]:
+        """Every image with its stem before it."""
+        return ((within, image) for within, images in self._by_stem.items() for image in images)
+
     def has_stem(self, name: str) -> bool:
         return name in self._by_stem
 
@@ -113,7 +118,7 @@ class Names:
 def names_below(files: SourceFiles, *folders: str) -> Iterator[str]:
     """Names of all files below the folders."""
     for folder in folders:
-        yield from (info.name for info in files.names(folder))
+        yield from names_in(files, folder)
 
 
 def by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
@@ -144,7 +149,7 @@ def is_png(name: str) -> bool:
 
 def stem(name: str, folder: str = "") -> str:
     """The name within the folder, without its ending; all of it where it lies elsewhere."""
-    within = _relative(name, folder) if _within(name, folder) else name
+    within = name[len(folder) + 1 :] if folder and name.startswith(f"{folder}/") else name
     head, _, last = within.rpartition(".")
     return head if head and last and "/" not in last and not head.endswith("/") else within
 

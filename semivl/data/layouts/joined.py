@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from posixpath import join
 
 from semivl.config import DataConfig
 from semivl.data.columns import SplitName, read_captions, read_splits, read_tags
 from semivl.data.layouts.found import Found, Mask, Names
 from semivl.data.lists import read_list
-from semivl.data.sample import Source, Split
+from semivl.data.sample import Named, Split
 from semivl.data.source_files import SourceFiles
 from semivl.errors import DataError
 
@@ -18,7 +18,7 @@ Masked = dict[str, Mask]
 """images, each with the mask that it has or should have"""
 
 
-def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Source]:
+def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Named]:
     """Every image once, sorted by path. What is named and not there stays in the list, so that it is told."""
     found, names = _ignoring(found, config), Names(found.images, found.folder)
     labelled = _listed(files, found.labelled_list, found, names)
@@ -45,7 +45,7 @@ def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Source]
         return "train" if image in told or image not in masks else open_split
 
     return [
-        _source(image, split_of(image), masks.get(image), tags.get(image, ()), captions.get(image, ()))
+        _named(image, split_of(image), masks.get(image), tags.get(image, ()), captions.get(image, ()))
         for image in sorted(everything)
         if told.get(image) != "out" or image in wanted
     ]
@@ -60,16 +60,23 @@ def _ignoring(found: Found, config: DataConfig) -> Found:
     return replace(found, meanings=of_ids | {"": ("class", told)})
 
 
-def _source(image: str, split: Split | None, mask: Mask | None, tags: Iterable[str], captions: Iterable[str]) -> Source:
-    return Source(
-        image=Path(image),
+def _named(image: str, split: Split | None, mask: Mask | None, tags: Iterable[str], captions: Iterable[str]) -> Named:
+    return Named(
+        image=_normal(image),
         split=split,
-        mask=Path(mask.name) if mask and mask.name else None,
-        tags=tuple(dict.fromkeys(tags)),
+        mask=_normal(mask.name) if mask and mask.name else None,
+        tags=tuple(dict.fromkeys(tags)) if tags else (),
         caption="\n".join(captions) or None,
         mask_ids=mask.ids if mask else "class",
         annotation=mask.annotation if mask else None,
     )
+
+
+def _normal(name: str) -> str:
+    """The name as a path gives it: without empty parts and single dots, which next to no name has."""
+    if "//" in name or "./" in name or name.endswith(("/", "/.")) or name in ("", "."):
+        return PurePosixPath(name).as_posix()
+    return name
 
 
 def _listed(files: SourceFiles, name: str | None, found: Found, names: Names) -> Masked | None:
@@ -121,8 +128,8 @@ def _masks(found: Found, names: Names) -> Masked:
     """The images that have a mask. DATA107 where two have the same."""
     masks: Masked = {}
     owner: dict[str, str] = {}
-    for image in names.images:
-        mask = found.mask_of(image)
+    for within, image in names.by_stem():
+        mask = found.mask_of(image, within)
         if mask is None:
             continue
         if mask.name and owner.setdefault(mask.name, image) != image:
