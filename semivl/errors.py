@@ -37,3 +37,7 @@ class TrainingError(SemivlError):
 
 class RegistryError(SemivlError):
     """REG...: a model version, alias or gate decision that cannot be used."""
+
+
+class LabelError(SemivlError):
+    """LABEL...: a choice of images to label that cannot be made, or an annotation tool's export that cannot be used."""

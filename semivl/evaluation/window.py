@@ -103,11 +103,14 @@ def segment(predict: Predict, image: Tensor, classes: int, config: EvaluationCon
 
     Where the photo is large and the classes are many, the scores at full size would not fit in memory.
     """
-    scores = sliding_scores(predict, image, classes, config)
-    size = (image.shape[1], image.shape[2])
+    return best_class(sliding_scores(predict, image, classes, config), (image.shape[1], image.shape[2]))
+
+
+def best_class(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W) uint8 ids of the largest of (N, h, w) scores at that size; the first of those that are equal."""
     best = _to_size(scores[:1], size)[0]
     mask = torch.zeros(size, dtype=torch.uint8, device=scores.device)
-    for index in range(1, classes):
+    for index in range(1, len(scores)):
         score = _to_size(scores[index : index + 1], size)[0]
         mask[score > best] = index
         best = torch.maximum(best, score)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, Met
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.decoder import decode_in_chunks
-from semivl.nets.encoder import Architecture
+from semivl.nets.encoder import Architecture, DenseEncoder
 from semivl.nets.vlm import blank_vlm, weights_digest
 from semivl.settings import ROOT
 
@@ -44,6 +45,11 @@ class Predictor:
         self._model.load_state_dict(load_file(weights))
         self._model.eval().to(device)
         decode_in_chunks(self._model, CLASS_CHUNK)
+
+    @property
+    def encoder(self) -> DenseEncoder:
+        """The trained image encoder."""
+        return cast(DenseEncoder, self._model.encoder)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
