@@ -39,7 +39,7 @@ RESULTS, PLOT = ROOT / "docs" / "results" / "label-next.csv", ROOT / "docs" / "i
 CLASSES, STEP, ROUNDS = 21, 31, 5
 STEPS, BATCH, RATE = 300, 16, 2e-3
 CHOICES = ("random", "semivl", "uncertain", "diverse")
-FIELDS = ("choice", "seed", "labels", "miou", "classes_labelled")
+FIELDS: tuple[str, ...] = ("choice", "seed", "labels", "miou", "classes_labelled")
 
 
 class Photos(NamedTuple):

@@ -21,15 +21,15 @@ def write_plot(path: Path, curves: Curves) -> None:
         return _TOP + (high - v) / (high - low) * (_HIGH - _TOP - _BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {_HIGH}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {_HIGH}"',
+        ' font-family="sans-serif" font-size="13">',
         "<title>mIoU against the number of labels, by how they were chosen</title>",
         f'<rect width="{_WIDE}" height="{_HIGH}" fill="#fff"/>',
     ]
     for v in np.arange(low, high + 1, 2):
         parts.append(f'<path d="M{_LEFT} {y(v):.1f}H{_WIDE - _RIGHT}" stroke="#e5e7eb"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y(v) + 4:.1f}" text-anchor="end" fill="#374151">{v:.0f}</text>')
-    for n in labels:
-        parts.append(f'<text x="{x(n):.1f}" y="{_HIGH - 26}" text-anchor="middle" fill="#374151">{n}</text>')
+    parts += [f'<text x="{x(n):.1f}" y="{_HIGH - 26}" text-anchor="middle" fill="#374151">{n}</text>' for n in labels]
     middle = (_LEFT + _WIDE - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{_HIGH - 8}" text-anchor="middle" fill="#374151">labelled photos</text>')
     turned = f'transform="rotate(-90 14 {_HIGH / 2})" text-anchor="middle" fill="#374151"'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = re.compile(r"\b(?:CONF|DATA|STORE|SERV|TRAIN|REG|VLM|EVAL)\d{3}\b")
+CODE = re.compile(r"\b(?:CONF|DATA|STORE|SERV|TRAIN|REG|VLM|EVAL|LABEL)\d{3}\b")
 DOCUMENTS = sorted(
     path
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md")]

@@ -22,6 +22,7 @@ from semivl.cli.common import (
     working,
 )
 from semivl.cli.data import data, forget, gc
+from semivl.cli.label import import_labels, label_next
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -35,6 +36,8 @@ app.add_typer(vlm, name="vlm")
 app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(gc)
+app.command()(label_next)
+app.command()(import_labels)
 DEMO = ("demo-supervised", "demo")
 
 

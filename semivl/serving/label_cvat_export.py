@@ -22,10 +22,12 @@ _XML, _COLOURS, _MASKS = "annotations.xml", "labelmap.txt", "SegmentationClass"
 _SHAPES = ("mask", "polygon", "box")
 _OTHERS = ("ellipse", "polyline", "points", "cuboid", "skeleton")
 _ZIP = b"PK"
+Colours = dict[int, tuple[str, int | None]]
+"""label and class id by colour, red first; None for the id of a label that is no class"""
 
 
-def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn]:
-    """Every annotated image of an export, in its order.
+def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn | None]:
+    """The images of an export, in its order; None for one that nobody drew on.
 
     Raises:
         LabelError: LABEL004 to LABEL009, see docs/codes.md.
@@ -50,7 +52,7 @@ def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn]:
             raise bad_file(path, f"it has neither {_XML} nor {_COLOURS}")
 
 
-def _images(path: Path, file: IO[bytes], dataset: Dataset) -> Iterator[Drawn]:
+def _images(path: Path, file: IO[bytes], dataset: Dataset) -> Iterator[Drawn | None]:
     """An image at a time, so that a long export need not be in memory.
 
     Expat fetches nothing that an XML names, and bounds what its entities may grow to.
@@ -66,7 +68,7 @@ def _images(path: Path, file: IO[bytes], dataset: Dataset) -> Iterator[Drawn]:
         raise bad_file(path, f"it is no whole XML ({error})") from None
 
 
-def _ended(path: Path, parser: ElementTree.XMLPullParser, dataset: Dataset) -> Iterator[Drawn]:
+def _ended(path: Path, parser: ElementTree.XMLPullParser, dataset: Dataset) -> Iterator[Drawn | None]:
     events: Any = parser.read_events()
     for event, element in events:
         if element.tag == "track":
@@ -74,8 +76,7 @@ def _ended(path: Path, parser: ElementTree.XMLPullParser, dataset: Dataset) -> I
         if event == "end" and element.tag == "image":
             drawn = _drawn(element, dataset)
             element.clear()
-            if drawn:
-                yield drawn
+            yield drawn
 
 
 def _drawn(image: Element, dataset: Dataset) -> Drawn | None:
@@ -86,7 +87,8 @@ def _drawn(image: Element, dataset: Dataset) -> Drawn | None:
     name = image.get("name", "")
     row = dataset.row(name)
     where = f"image {name}"
-    require_size(row, *(int(_number(image, side, where)) for side in ("width", "height")), where)
+    width, height = (int(_number(image, side, where)) for side in ("width", "height"))
+    require_size(row, width, height, where)
     shapes.sort(key=lambda shape: _number(shape, "z_order", where, 0))
     return Drawn(row, painted(row, [_region(shape, row, dataset, where) for shape in shapes], dataset.background))
 
@@ -136,19 +138,18 @@ def _number(element: Element, name: str, where: str, default: float | None = Non
     return value
 
 
-def _masks(path: Path, archive: zipfile.ZipFile, dataset: Dataset) -> Iterator[Drawn]:
+def _masks(path: Path, archive: zipfile.ZipFile, dataset: Dataset) -> Iterator[Drawn | None]:
     colours = _colours(path, archive.read(_COLOURS), dataset)
     for name in sorted(archive.namelist()):
         inside = PurePosixPath(name)
         if inside.parts[0] != _MASKS or inside.suffix != ".png":
             continue
         row = dataset.row(inside.relative_to(_MASKS).with_suffix("").as_posix())
-        yield Drawn(row, _ids(path, name, archive.read(name), row, colours))
+        yield Drawn(row, _ids(path, name, archive.read(name), row, dataset, colours))
 
 
-def _colours(path: Path, text: bytes, dataset: Dataset) -> dict[int, tuple[str, int | None]]:
-    """Label and class id by colour, red first; None for the id of a label that is no class."""
-    found: dict[int, tuple[str, int | None]] = {}
+def _colours(path: Path, text: bytes, dataset: Dataset) -> Colours:
+    found: Colours = {}
     for line in text.decode("utf-8-sig", "replace").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -157,16 +158,15 @@ def _colours(path: Path, text: bytes, dataset: Dataset) -> dict[int, tuple[str, 
             red, green, blue = (int(part) for part in rest.split(":")[0].split(","))
         except ValueError:
             raise bad_file(path, f"the line {line!r} of {_COLOURS} is no LABEL:R,G,B::") from None
-        known = label in dataset.classes.names
-        covers_none = label == BACKGROUND and not known
-        found[red << 16 | green << 8 | blue] = (
-            label,
-            dataset.background if covers_none else dataset.class_id(label, _COLOURS) if known else None,
-        )
+        if label in dataset.classes.names:
+            class_id: int | None = dataset.class_id(label, _COLOURS)
+        else:
+            class_id = dataset.background if label == BACKGROUND else None
+        found[red << 16 | green << 8 | blue] = label, class_id
     return found
 
 
-def _ids(path: Path, name: str, png: bytes, row: Row, colours: dict[int, tuple[str, int | None]]) -> np.ndarray:
+def _ids(path: Path, name: str, png: bytes, row: Row, dataset: Dataset, colours: Colours) -> np.ndarray:
     """(H, W) uint8 class ids of a picture in the labels' colours."""
     from PIL import Image
 
@@ -179,14 +179,9 @@ def _ids(path: Path, name: str, png: bytes, row: Row, colours: dict[int, tuple[s
     codes = picture[..., 0] << 16 | picture[..., 1] << 8 | picture[..., 2]
     mask = np.empty(codes.shape, np.uint8)
     for code in np.unique(codes).tolist():
-        label, class_id = colours.get(code, (None, None))
-        if class_id is None:
-            colour = f"{code >> 16},{code >> 8 & 255},{code & 255}"
-            what = f"{name} has the label {label}, and no class bears that name." if label else None
-            raise LabelError(
-                "LABEL005",
-                what or f"{name} has the colour {colour}, which {_COLOURS} does not tell.",
-                f"Export it again from a task with these labels: {', '.join(dataset.classes.names)}.",
-            )
-        mask[codes == code] = class_id
+        if code not in colours:
+            what = f"{name} has the colour {code >> 16},{code >> 8 & 255},{code & 255}, which {_COLOURS} does not tell."
+            raise LabelError("LABEL005", what, "Export it from CVAT again, whole.")
+        label, class_id = colours[code]
+        mask[codes == code] = dataset.class_id(label, name) if class_id is None else class_id
     return mask

@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from semivl.config import IGNORE
 from semivl.data.sample import Row
 from semivl.errors import LabelError
 from semivl.evaluation.overlay import palette
@@ -61,8 +62,10 @@ def task(
     }
 
 
-def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn]:
-    """Every annotated image of a JSON export, in its order. Of several annotations the one that was changed last counts.
+def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn | None]:
+    """The images of a JSON export, in its order; None for one that nobody drew on.
+
+    Of several annotations of an image the one that was changed last counts. An empty one says that all is background.
 
     Raises:
         LabelError: LABEL004 to LABEL008, see docs/codes.md.
@@ -76,11 +79,12 @@ def read_export(path: Path, dataset: Dataset) -> Iterator[Drawn]:
     for found in tasks:
         latest = _latest(found)
         if latest is None:
+            yield None
             continue
         row = dataset.row(_name(found["data"]))
         regions = [_region(result, row, dataset) for result in latest if _is_region(result)]
-        if regions or dataset.background != 255:
-            yield Drawn(row, painted(row, regions, dataset.background))
+        drawn = regions or dataset.background != IGNORE
+        yield Drawn(row, painted(row, regions, dataset.background)) if drawn else None
 
 
 def _name(data: dict[str, Any]) -> str:
