@@ -1,6 +1,6 @@
 """What benchmarks.label_next learns from: dense features of a frozen encoder and small masks, computed once and kept.
 
-A photo is resized to a square, so that features of all photos are one array; a mask is compared at its own size.
+A photo is resized to a square, so that the features of all photos are one array, and so is its mask.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from semivl.nets.aligned import load_encoder
 SIDE = 224
 """pixels of the square that the encoder sees"""
 TARGET = 64
-"""side of the masks that a head learns from"""
+"""side of the masks that a head learns from and is scored on"""
 _BATCH, _PART = 8, 64
 
 
@@ -48,13 +48,8 @@ def small_masks(source: Path, names: Sequence[str]) -> np.ndarray:
     from PIL import Image
 
     size = (TARGET, TARGET)
-    small = (Image.fromarray(mask(source, name)).resize(size, Image.Resampling.NEAREST) for name in names)
+    small = (Image.fromarray(_mask(source, name)).resize(size, Image.Resampling.NEAREST) for name in names)
     return np.stack([np.asarray(one) for one in small])
-
-
-def mask(source: Path, name: str) -> np.ndarray:
-    """(H, W) uint8 class ids, 255 where nobody labelled."""
-    return decode_mask((source / "SegmentationClass" / f"{name}.png").read_bytes())
 
 
 def listed(path: Path) -> list[str]:
@@ -67,3 +62,7 @@ def _photo(source: Path, name: str) -> np.ndarray:
 
     photo = decode_image((source / "JPEGImages" / f"{name}.jpg").read_bytes())
     return np.asarray(Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def _mask(source: Path, name: str) -> np.ndarray:
+    return decode_mask((source / "SegmentationClass" / f"{name}.png").read_bytes())

@@ -248,7 +248,8 @@ STUDIO = {
     "turned": ("LABEL007", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE, image_rotation=90)]))),
     "run lengths": ("LABEL008", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE[:, :40])]))),
     "no size": ("LABEL008", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE, original_width=None)]))),
-    "two labels": ("LABEL008", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE, value={"brushlabels": NAMES})]))),
+    "two labels": ("LABEL008", lambda p, r: studio(
+        p / "e.json", (r, [brushed("cat", SQUARE, value={"brushlabels": NAMES})]))),
     "ellipse": ("LABEL008", lambda p, r: studio(
         p / "e.json", (r, [brushed("cat", SQUARE, type="ellipselabels", value={"ellipselabels": ["cat"]})]))),
     "points": ("LABEL008", lambda p, r: studio(
@@ -284,7 +285,8 @@ CVAT = {
     "run lengths": ("LABEL008", lambda p, r: cvat(p / "e.xml", r, runs("cat", SQUARE).replace('rle="0', 'rle="x'))),
     "box": ("LABEL008", lambda p, r: cvat(p / "e.xml", r, runs("cat", SQUARE).replace('left="6"', 'left="40"'))),
     "points": ("LABEL008", lambda p, r: cvat(p / "e.xml", r, '<polygon label="cat" points="1,2;3"/>')),
-    "no number": ("LABEL008", lambda p, r: cvat(p / "e.xml", r, '<box label="cat" xtl="nan" ytl="1" xbr="2" ybr="3"/>')),
+    "no number": ("LABEL008", lambda p, r: cvat(
+        p / "e.xml", r, '<box label="cat" xtl="nan" ytl="1" xbr="2" ybr="3"/>')),
     "skeleton": ("LABEL008", lambda p, r: cvat(p / "e.xml", r, '<skeleton label="cat"/>')),
     "traversal": ("LABEL009", lambda p, r: lone_zip(p / "e.zip", "../../annotations.xml")),
     "absolute": ("LABEL009", lambda p, r: lone_zip(p / "e.zip", "/etc/annotations.xml")),
@@ -315,7 +317,7 @@ def test_a_zip_that_would_fill_the_memory_is_not_unpacked(config, rows, tmp_path
 
     monkeypatch.setattr(label_zip, "MOST_BYTES", 1 << 20)
     bomb = lone_zip(tmp_path / "e.zip", "annotations.xml", b" " * (2 << 20))
-    with pytest.raises(LabelError, match="LABEL009 .* would grow to 2,097,152 bytes"):
+    with pytest.raises(LabelError, match=r"LABEL009 .* would grow to 2,097,152 bytes"):
         import_labels(config, bomb, "cvat", tmp_path / "out")
 
 
