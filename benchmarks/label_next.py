@@ -36,8 +36,8 @@ from semivl.serving.label_scoring import uncertainty
 from semivl.settings import ROOT
 
 RESULTS, PLOT = ROOT / "docs" / "results" / "label-next.csv", ROOT / "docs" / "images" / "label-next.svg"
-CLASSES, STEP, ROUNDS = 21, 31, 5
-STEPS, BATCH, RATE = 300, 8, 2e-3
+CLASSES, STEP, ROUNDS = 21, 31, 4
+STEPS, BATCH, RATE = 200, 8, 1e-2
 CHOICES = ("random", "semivl", "uncertain", "diverse")
 FIELDS: tuple[str, ...] = ("choice", "seed", "labels", "miou", "classes_labelled")
 
@@ -70,14 +70,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".semivl/cache/label-next"))
     parser.add_argument("--pool", type=int, default=1024, help="photos to choose from, drawn once")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--choices", nargs="+", choices=CHOICES, default=CHOICES)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="tell what is kept, run nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.table:
-        run(load(options.source, options.encoder, options.cache, options.pool), options.seeds)
+        run(load(options.source, options.encoder, options.cache, options.pool), options.choices, options.seeds)
     with RESULTS.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = sorted(csv.DictReader(file), key=lambda row: (CHOICES.index(row["choice"]), row["seed"]))
     tell(rows)
     write_plot(PLOT, curves(rows))
 
@@ -103,7 +104,7 @@ def load(source: Path, encoder: Path, cache: Path, pool: int) -> Data:
     return Data(train, len(first), of_val, small_masks(source, val))
 
 
-def run(data: Data, seeds: int) -> None:
+def run(data: Data, choices: Sequence[str], seeds: int) -> None:
     """Every choice and seed that has no lines yet."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     if not RESULTS.exists():
@@ -111,7 +112,7 @@ def run(data: Data, seeds: int) -> None:
     with RESULTS.open(newline="") as file:
         done = {(row["choice"], int(row["seed"])) for row in csv.DictReader(file)}
     for seed in range(seeds):
-        for choice in CHOICES:
+        for choice in choices:
             if (choice, seed) not in done:
                 begun = time.perf_counter()
                 lines = rounds(data, choice, seed)

@@ -19,6 +19,7 @@ from semivl.config import (
 )
 from semivl.data.ingest import ingest
 from semivl.data.snapshot import Manifest
+from semivl.nets.encoder import DenseEncoder
 from semivl.training.bundle import save_bundle
 from tests.made_shards import mask, picture
 from tests.tiny import SHAPE, tiny_vlm
@@ -60,7 +61,7 @@ def world(folder: Path, name: str) -> tuple[Config, Manifest]:
         method=METHOD,
         train=TrainConfig(),  # pyright: ignore[reportCallIssue]
         evaluation=EvaluationConfig(window=32, stride=24),  # pyright: ignore[reportCallIssue]
-        compute=ComputeConfig(device="cpu"),
+        compute=ComputeConfig(device="cpu"),  # pyright: ignore[reportCallIssue]
         gate=GateConfig(),  # pyright: ignore[reportCallIssue]
     )
     return config, ingest(config.data, config.classes, workers=1)
@@ -71,5 +72,6 @@ def bundle(folder: Path, config: Config) -> Path:
     from semivl.methods import create
 
     vlm = tiny_vlm()
+    assert isinstance(vlm.encoder, DenseEncoder)
     save_bundle(folder, config, create(METHOD).build(config.classes, vlm, True), vlm.encoder.architecture)
     return folder

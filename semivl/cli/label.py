@@ -1,5 +1,6 @@
 """`semivl label-next` and `semivl import-labels`: which masks to draw, and what was drawn."""
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -71,4 +72,5 @@ def import_labels(
     print(f"{done.images} masks in {folder}; {done.undrawn} images of the export that nobody drew on")
     show_table([{"class": name, "pixels": pixels} for name, pixels in done.pixels.items()])
     print("\nTo take them into the dataset:")
-    print(" ".join([f"semivl run {experiment}", *(f"-s {setting}" for setting in [*done.settings, *(changes or ())])]))
+    settings = [part for setting in [*(changes or ()), *done.settings] for part in ("-s", setting)]
+    print(shlex.join(["semivl", "run", experiment, *settings]))

@@ -243,7 +243,7 @@ STUDIO = {
     "a ZIP": ("LABEL004", lambda p, r: lone_zip(p / "e.zip", "result.json")),
     "label": ("LABEL005", lambda p, r: studio(p / "e.json", (r, [brushed("bird", SQUARE)]))),
     "image": ("LABEL006", lambda p, r: studio(p / "e.json", ("other.jpg", [brushed("cat", SQUARE)]))),
-    "data address": ("LABEL006", lambda p, r: studio(p / "e.json", ("data:image/png;base64," + "A" * 2000, [1]))),
+    "data address": ("LABEL006", lambda p, r: studio(p / "e.json", ("data:image/png;base64," + "A" * 2000, []))),
     "size": ("LABEL007", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE.T, original_width=HEIGHT)]))),
     "turned": ("LABEL007", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE, image_rotation=90)]))),
     "run lengths": ("LABEL008", lambda p, r: studio(p / "e.json", (r, [brushed("cat", SQUARE[:, :40])]))),

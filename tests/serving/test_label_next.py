@@ -84,7 +84,9 @@ def test_the_same_again_is_the_same_bytes_and_asks_the_model_only_for_what_it_dr
     assert files(folder / "again") == files(folder / "choice")
     assert asked == []
     label_next(config, 20, folder / "again", seed=1)
-    assert sorted(line["key"] for line in lines(folder / "again")) == sorted(line["key"] for line in lines(folder / "choice"))
+    assert sorted(line["key"] for line in lines(folder / "again")) == sorted(
+        line["key"] for line in lines(folder / "choice")
+    )
     assert lines(folder / "again") != lines(folder / "choice"), "another order"
     assert not list(folder.glob(".again*"))
 
