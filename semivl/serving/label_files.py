@@ -104,6 +104,7 @@ def require_ours(output: Path) -> None:
 @contextmanager
 def whole(output: Path) -> Iterator[Path]:
     """A folder that takes the output's place when all of it is written."""
+    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished, old = (output.with_name(f".{output.name}.{os.getpid()}{end}") for end in ("", ".old"))
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -113,6 +114,6 @@ def whole(output: Path) -> Iterator[Path]:
         if output.exists():
             output.rename(old)
         unfinished.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for left in (unfinished, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)

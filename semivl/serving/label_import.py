@@ -58,6 +58,7 @@ def import_labels(config: Config, export: Path, tool: Tool, output: Path) -> Imp
             be used.
         DataError: DATA201 there is no snapshot yet.
     """
+    output = output.resolve()
     if output.exists() and not (output / _SPLITS).is_file() and not (output.is_dir() and not any(output.iterdir())):
         what = f"{output} is there, and no folder of `semivl import-labels`."
         raise LabelError("LABEL002", what, "Give another folder with --output.")
@@ -94,7 +95,7 @@ def import_labels(config: Config, export: Path, tool: Tool, output: Path) -> Imp
 
 def ingest_settings(config: Config, folder: Path) -> tuple[str, ...]:
     """What to set, so that an ingest of the experiment reads that folder in place of its own source."""
-    unset = config.data.model_copy(update={"source": None}).model_dump()
+    chosen = config.data.model_dump()
     plain = {"train_list", "labelled_list", "evaluation_list", "tag_names"}
     lists = {"annotations", "tags", "captions", "ignore_ids"}
     return (
@@ -102,8 +103,8 @@ def ingest_settings(config: Config, folder: Path) -> tuple[str, ...]:
         "data.layout=folder",
         f"data.split_table={_SPLITS}",
         "data.split_column=split",
-        *(f"data.{name}=null" for name in sorted(plain) if unset[name] is not None),
-        *(f"data.{name}=[]" for name in sorted(lists) if unset[name]),
+        *(f"data.{name}=null" for name in sorted(plain) if chosen[name] is not None),
+        *(f"data.{name}=[]" for name in sorted(lists) if chosen[name]),
     )
 
 
