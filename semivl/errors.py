@@ -45,3 +45,7 @@ class ExportError(SemivlError):
 
 class DriftError(SemivlError):
     """DRIFT...: new data that cannot be compared with those that a model was trained on."""
+
+
+class LabelError(SemivlError):
+    """LABEL...: a choice of images to label that cannot be made, or an annotation tool's export that cannot be used."""

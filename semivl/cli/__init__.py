@@ -28,6 +28,7 @@ from semivl.cli.predict import predict
 from semivl.cli.retrain import retrain, schedule
 from semivl.cli.export import export
 from semivl.cli.registry import decisions, freeze, rollback
+from semivl.cli.label import import_labels, label_next
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -50,6 +51,8 @@ app.command()(schedule)
 app.command()(export)
 for command in (decisions, freeze, rollback):
     app.command()(command)
+app.command()(label_next)
+app.command()(import_labels)
 DEMO = ("demo-supervised", "demo")
 
 

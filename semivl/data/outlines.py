@@ -44,6 +44,13 @@ def drawn(told: dict[str, Any], class_of: Callable[[str], int], background: int,
     return ids
 
 
+def filled(polygon: list[float], height: int, width: int) -> np.ndarray:
+    """(H, W) bool: inside a polygon of x, y, x, y, ... in pixels. Raises: DataError DATA116, it is none."""
+    from pycocotools import mask as coco
+
+    return coco.decode(_run_lengths([polygon], height, width)).astype(bool)
+
+
 def _run_lengths(outline: Any, height: int, width: int) -> Any:
     """The object in pycocotools' own form."""
     from pycocotools import mask as coco

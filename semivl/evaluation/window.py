@@ -146,6 +146,11 @@ def answers(predict: Predict, images: Tensor, config: EvaluationConfig) -> Answe
     return Answer(torch.cat([one.mask for one in found]), torch.cat([one.confidence for one in found]))
 
 
+def best_class(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W) uint8 ids of the largest of (N, h, w) scores at that size; the first of those that are equal."""
+    return _largest(_resized_classes(scores[None], size), True).mask[0]
+
+
 def _joined_rows(parts: Sequence[Tensor]) -> Tensor:
     """(B, H, W) of its rows."""
     return torch.cat(list(parts), 1) if len(parts) > 1 else parts[0]

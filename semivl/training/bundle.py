@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, Met
 from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.decoder import decode_in_chunks
-from semivl.nets.encoder import Architecture
+from semivl.nets.encoder import Architecture, DenseEncoder
 from semivl.nets.inference import for_inference
 from semivl.nets.vlm import blank_vlm, weights_digest
 from semivl.settings import ROOT
@@ -48,6 +49,11 @@ class Predictor:
         decode_in_chunks(self.model, CLASS_CHUNK)
         # measured on CPUs alone, so only they run it
         self._quick = for_inference(self.model) if device.type == "cpu" else self.model
+
+    @property
+    def encoder(self) -> DenseEncoder:
+        """The trained image encoder."""
+        return cast(DenseEncoder, self.model.encoder)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
