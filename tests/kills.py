@@ -52,7 +52,7 @@ def environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def wait_for_checkpoint(config: Config, seconds: float = 120, version: str | None = None) -> None:
+def wait_for_checkpoint(config: Config, seconds: float = 300, version: str | None = None) -> None:
     """Until the training of the dataset's snapshot has left its second checkpoint, and is not done."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

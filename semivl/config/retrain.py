@@ -31,7 +31,7 @@ class RetrainConfig(Record):
     device_hours_a_week: float | None = Field(
         40, gt=0, description="hours of training that the model may take in any seven days; no bound where empty"
     )
-    restarts: int = Field(3, ge=0, description="times that a run whose process died is started again")
+    restarts: int = Field(3, ge=0, description="times in a row that a run whose process died is started again")
 
     @field_validator("schedule")
     @classmethod

@@ -29,21 +29,21 @@ class News(Record):
     trained: str | None
     """the snapshot of the last training that ended; None before the first"""
     goes_on: str | None
-    """the snapshot of a turn that was begun and not brought to its end"""
+    """the snapshot of a training that was begun and not brought to its end"""
+    undecided: bool
+    """whether the gate has not decided on the last training's model"""
 
 
 def news(config: Config, store: Store) -> News:
     """What there is to learn for the experiment, before the source is looked at."""
     last, begun = last_trained(config), _newest_run(config)
     trained = last.tags["semivl.snapshot"] if last else None
-    goes_on = None
-    if begun and begun.info.status in _GOES_ON:
-        goes_on = begun.data.tags["semivl.snapshot"]
-    elif last and "gate.decision" not in last.tags:
-        goes_on = trained
+    goes_on = begun.data.tags["semivl.snapshot"] if begun and begun.info.status in _GOES_ON else None
+    undecided = last is not None and "gate.decision" not in last.tags
     current = head(store, config.data.dataset)
     images = 0 if current is None else unseen(read(store, config.data.dataset, current), _kept(config, store, trained))
-    return News(images=images, trained=trained, goes_on=goes_on if _kept(config, store, goes_on) else None)
+    goes_on = goes_on if _kept(config, store, goes_on) else None
+    return News(images=images, trained=trained, goes_on=goes_on, undecided=undecided)
 
 
 def unseen(snapshot: Snapshot, trained: Snapshot | None) -> int:

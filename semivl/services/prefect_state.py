@@ -17,7 +17,7 @@ from semivl.services import schedules
 from semivl.services.embedded import GPU_POOL, POOL, WORKER, describe, whole_environment
 from semivl.services.environment import environment
 from semivl.services.processes import log_path, marked
-from semivl.services.restarts import schedule_again
+from semivl.services.restarts import TAG, restart
 from semivl.services.web import call
 from semivl.settings import ROOT
 
@@ -59,7 +59,7 @@ def deploy_if_changed() -> bool:
 def crash_lost_runs() -> int:
     """Marks runs of our pool whose process is gone as crashed, with their subflows; gives their number.
 
-    One that may be started again is scheduled at once, whether or not its automation hears of the crash.
+    Those that may be are started again at once, whether or not Prefect's trigger hears of the crash.
     For a moment when no worker runs: only then is a run without a process a lost one.
     """
     living = set(_living_runs())
@@ -70,10 +70,11 @@ def crash_lost_runs() -> int:
         lost += _unfinished({"parent_flow_run_id": {"any_": parents}}, {})
     for run in lost:
         kind = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
-        if kind == "CRASHED" and schedule_again(run, _ask, force=True):
-            continue
         state = {"type": kind, "message": "Its process was gone: the worker or the machine had stopped."}
         call("POST", _api(f"flow_runs/{run['id']}/set_state"), {"state": state, "force": True})
+    for run in lost:
+        if TAG in run["tags"]:
+            restart(run["id"], _ask)
     return len(lost)
 
 

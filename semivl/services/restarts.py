@@ -1,18 +1,17 @@
-"""A run whose process died starts again as the same run: its stages find what is done, and training goes on.
+"""A run whose process died is started again as a new run, whose stages find what is done: training goes on.
 
-Only runs that carry the tag `restart` do so, and only `retrain.restarts` times: Prefect keeps every state of a run,
-which is where the times before are counted.
+Only runs that carry the tag `restart` are, and only `retrain.restarts` times: the new run's tags count them. It is a
+new run because a worker that still holds the place of the old one ends when it gets that again (Prefect 3.8). The
+crashed run's id makes the new one unique, however many notice the crash.
 """
 
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from semivl.config import load
 from semivl.errors import SemivlError
 
 TAG = "restart"
-RESTARTED = "Restarted"
-"""name of the state that a run is put into"""
+_COUNTED = "restarted:"
 
 
 class Ask(Protocol):
@@ -22,29 +21,34 @@ class Ask(Protocol):
 
 
 def restart(run_id: str, ask: Ask) -> str:
-    """Starts the run again where it crashed and may; says what was done.
-
-    It is left alone where it goes on already, ended otherwise, or was started again too often.
-    """
+    """Starts the run again where it crashed and may be; says what was done."""
     run = ask("GET", f"flow_runs/{run_id}")
     if run["state_type"] != "CRASHED":
         return f"{run['name']} is {run['state_name']}: nothing to do."
-    return schedule_again(run, ask) or f"{run['name']} stays crashed: it was started again as often as it may be."
+    if TAG not in run["tags"] or not run["deployment_id"]:
+        return f"{run['name']} does not carry the tag `{TAG}`: it stays crashed."
+    before, allowed = restarts_of(run["tags"]), _allowed(run["parameters"])
+    if before >= allowed:
+        return f"{run['name']} was started again {before} times, which is as often as it may be: it stays crashed."
+    tags = [tag for tag in run["tags"] if not tag.startswith(_COUNTED)]
+    again = {
+        "state": {"type": "SCHEDULED", "message": f"Goes on for run {run_id}, whose process died."},
+        "parameters": run["parameters"],
+        "tags": [*tags, f"{_COUNTED}{before + 1}"],
+        "idempotency_key": key_of(run_id),
+    }
+    ask("POST", f"deployments/{run['deployment_id']}/create_flow_run", again)
+    return f"{run['name']}: its process died. Started again, {before + 1} of {allowed} times."
 
 
-def schedule_again(run: dict[str, Any], ask: Ask, force: bool = False) -> str | None:
-    """Schedules the run for now, in words; None where it does not carry the tag or was started again too often."""
-    if TAG not in run["tags"]:
-        return None
-    allowed = _allowed(run["parameters"])
-    done = sum(s["name"] == RESTARTED for s in ask("GET", f"flow_run_states/?flow_run_id={run['id']}"))
-    if done >= allowed:
-        return None
-    said = f"Its process died. Started again, {done + 1} of {allowed} times."
-    when = {"scheduled_time": datetime.now(UTC).isoformat()}
-    state = {"type": "SCHEDULED", "name": RESTARTED, "message": said, "state_details": when}
-    ask("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": force})
-    return f"{run['name']}: {said}"
+def key_of(run_id: str) -> str:
+    """The idempotency key of the run that goes on for a crashed one."""
+    return f"restart-{run_id}"
+
+
+def restarts_of(tags: list[str]) -> int:
+    """How often a run with these tags was started again before."""
+    return max((int(tag.removeprefix(_COUNTED)) for tag in tags if tag.startswith(_COUNTED)), default=0)
 
 
 def _allowed(parameters: dict[str, Any]) -> int:

@@ -81,7 +81,6 @@ def follow(run: UUID, say: Say, poll: float = 1.0) -> Ended:
                 found = client.read_flow_run(run)
                 if found.state and found.state.is_final():
                     time.sleep(_LAST_LINES)
-                    found = client.read_flow_run(run)  # a crashed one may have been started again
                 _tell(client, run, told, say)
             heard = time.monotonic()
         except ServiceError:
