@@ -106,7 +106,7 @@ def drawn_model(shape: str, folder: Path) -> Path:
 @torch.inference_mode()
 def reference(predictor: Predictor, photos: Sequence[Photo]) -> np.ndarray:
     """(N, N) pixels by truth and prediction, the plain way."""
-    model, classes = predictor._model, len(predictor.classes)
+    model, classes = predictor.model, len(predictor.classes)
     decode_in_chunks(model, None)
     total = np.zeros((classes, classes), dtype=np.int64)
     for photo in photos:
@@ -114,7 +114,7 @@ def reference(predictor: Predictor, photos: Sequence[Photo]) -> np.ndarray:
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
         logits, visits = torch.zeros(classes, *truth.shape), torch.zeros(truth.shape)
         for window in windows(truth.shape, predictor.evaluation):
-            logits[:, window.rows, window.columns] += predictor._method.predict(model, window.cut(image)[None])[0]
+            logits[:, window.rows, window.columns] += predictor.method.predict(model, window.cut(image)[None])[0]
             visits[window.rows, window.columns] += 1
         mask = (logits / visits).argmax(0).numpy()
         kept = truth != IGNORE

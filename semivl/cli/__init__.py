@@ -23,12 +23,12 @@ from semivl.cli.common import (
 )
 from semivl.cli.data import data, forget, gc
 from semivl.cli.drift import drift
+from semivl.cli.export import export
+from semivl.cli.label import import_labels, label_next
 from semivl.cli.lineage import lineage, reproduce
 from semivl.cli.predict import predict
-from semivl.cli.retrain import retrain, schedule
-from semivl.cli.export import export
 from semivl.cli.registry import decisions, freeze, rollback
-from semivl.cli.label import import_labels, label_next
+from semivl.cli.retrain import retrain, schedule
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
