@@ -23,7 +23,7 @@ from semivl.data.checks import Limits
 from semivl.errors import DataError
 from semivl.evaluation.overlay import mask_png, overlay
 from semivl.serving.predict_ahead import WORKERS, Ahead, Batch, Chunk, Room
-from semivl.serving.predict_answer import Answer, answers, batches_photos, picture, run_lengths, shares
+from semivl.serving.predict_answer import Answer, answers, picture, run_lengths, shares
 from semivl.serving.predict_manifest import Entry, Header, Manifest, categories, is_foreign
 from semivl.serving.predict_model import Model
 from semivl.serving.predict_outputs import Outputs
@@ -73,8 +73,6 @@ def predict(
     begun = time.perf_counter()
     if settings.coco:
         settings = settings.model_copy(update={"rle": True})
-    if settings.batch > 1 and not batches_photos(model.predictor):
-        settings = settings.model_copy(update={"batch": 1})
     listed = photos.listed()
     if not listed:
         raise DataError("PRED008", f"{photos.address} holds no photo.", "Name a folder with pictures in it.")

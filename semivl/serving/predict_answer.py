@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 
-from semivl.evaluation.window import sliding_scores
+from semivl.evaluation import window
+from semivl.evaluation.split import as_images
 
 if TYPE_CHECKING:
     from semivl.training.bundle import Predictor
@@ -29,11 +28,6 @@ class Answer(NamedTuple):
         return round(float(self.confidence.mean(dtype=np.float64)) / 2.55, 2)
 
 
-def batches_photos(predictor: "Predictor") -> bool:
-    """Whether photos of equal size can be predicted together: not where probabilities are summed."""
-    return predictor.evaluation.mode == "average_logits"
-
-
 @torch.inference_mode()
 def answers(predictor: "Predictor", photos: Sequence[np.ndarray]) -> list[Answer]:
     """The answer for each of the (H, W, 3) uint8 photos, which are all of one size.
@@ -41,9 +35,9 @@ def answers(predictor: "Predictor", photos: Sequence[np.ndarray]) -> list[Answer
     One photo's mask is `evaluation.scores.predicted_mask`'s. Several at once go through the network together; a float's
     last bit may then fall otherwise than for one alone.
     """
-    images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
-    size = (images.shape[2], images.shape[3])
-    return [_read_out(scores, size, predictor.evaluation.mode) for scores in _scores(predictor, images)]
+    found = window.answers(predictor.logits, as_images(photos, predictor.device), predictor.evaluation)
+    levels = (255 * found.confidence).round().to(torch.uint8).cpu().numpy()
+    return [Answer(*pair) for pair in zip(found.mask.cpu().numpy(), levels, strict=True)]
 
 
 def shares(mask: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -72,44 +66,3 @@ def picture(pixels: np.ndarray, kind: str, **options: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
-
-
-def _scores(predictor: "Predictor", images: Tensor) -> Tensor:
-    """(P, N, h, w) scores of the window's mode for (P, 3, H, W) images.
-
-    The windows of all photos are cut at the same places, so the photos travel as channels of one image.
-    """
-    count, classes, config = len(images), len(predictor.classes), predictor.evaluation
-    if count == 1:
-        return sliding_scores(predictor.logits, images[0], classes, config)[None]
-    assert batches_photos(predictor), "a softmax over the classes of all photos would mix them"
-
-    def predict(windows: Tensor) -> Tensor:
-        logits = predictor.logits(windows.unflatten(1, (count, 3)).flatten(0, 1))
-        return logits.unflatten(0, (-1, count)).flatten(1, 2)
-
-    fewer = config.model_copy(update={"batch": max(1, config.batch // count)})
-    return sliding_scores(predict, images.flatten(0, 1), count * classes, fewer).unflatten(0, (count, classes))
-
-
-def _read_out(scores: Tensor, size: tuple[int, int], mode: str) -> Answer:
-    """The best class of every pixel, the first where several are, and its probability; a class at a time, as
-    all of them at the photo's size may not fit in memory."""
-    best = _to_size(scores[0], size)
-    mask = torch.zeros(size, dtype=torch.uint8, device=scores.device)
-    for index, each in enumerate(scores[1:], start=1):
-        score = _to_size(each, size)
-        mask[score > best] = index
-        best = torch.maximum(best, score)
-    total = torch.zeros_like(best)
-    for each in scores:
-        score = _to_size(each, size)
-        total += (score - best).exp() if mode == "average_logits" else score
-    probability = 1 / total if mode == "average_logits" else best / total
-    return Answer(mask.cpu().numpy(), (255 * probability).round().to(torch.uint8).cpu().numpy())
-
-
-def _to_size(score: Tensor, size: tuple[int, int]) -> Tensor:
-    if score.shape == size:
-        return score
-    return interpolate(score[None, None], size, mode="bilinear", align_corners=True)[0, 0]
