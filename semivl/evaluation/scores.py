@@ -65,10 +65,6 @@ class Scores(Record):
     together share theirs evenly, and a CPU's cores predict several at a time, one each"""
     peak_memory_mib: float
     """of the GPU where one predicts, else of the process"""
-    ece: float = 0.0
-    """expected calibration error in points"""
-    model_bytes: int = 0
-    """of the model's files"""
 
     @property
     def absent(self) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def scores(version: int, made: Counts, model: str = "m", digest: str = "d1", **c
         "model": model, "model_version": version, "dataset": "photos", "snapshot": "0" * 16, "split": "val",
         "digest": digest, "images": len(made.unions), "pixels": 1000, "miou": float(iou.mean()),
         "iou": {f"class {i}": float(value) for i, value in enumerate(iou)}, "accuracy": 70.0, "ms_per_image": 20.0,
-        "peak_memory_mib": 100.0, "ece": 4.0, "model_bytes": 30 << 20,
+        "peak_memory_mib": 100.0, "ece": 4.0, "model_bytes": 30 << 20, "confidence": 70.0, "class_accuracy": {},
+        "boundary_iou": {}, "boundary_miou": 0.0, "reliability": (), "slices": (), "latency": (),
     }  # fmt: skip
     return Scores(**known | changes)
 
