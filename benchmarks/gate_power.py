@@ -22,7 +22,7 @@ import numpy as np
 from semivl.config import GateConfig
 from semivl.evaluation.paired import Counts, Interval, compared
 from semivl.evaluation.scores import Scores
-from semivl.registry.gate_lineage import Lineage
+from semivl.registry.gate_exposure import Exposure
 from semivl.registry.gate_rules import Case, Side, keeps_classes, leads
 
 PRESENCE = np.array([0.95] + [0.3] * 5 + [0.08] * 10 + [0.02] * 5)
@@ -96,7 +96,7 @@ def judged(gate: GateConfig, challenger: Counts, champion: Counts, trial: int) -
         scores = Scores.model_construct(
             model_version=version, digest=f"{trial}", iou={f"class {c}": 0.0 for c in range(CLASSES)}
         )
-        sides.append(Side(scores, made, Lineage(overlaps=())))
+        sides.append(Side(scores, made, Exposure(overlaps=())))
     case = Case(gate=gate, digest=f"{trial}", challenger=sides[0], champion=sides[1])
     lead, classes = leads(case), keeps_classes(case)
     assert lead and classes and case.lead

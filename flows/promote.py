@@ -17,7 +17,7 @@ from semivl.evaluation.speed import PHOTOS, Speeds, side_by_side
 from semivl.registry import gate, promotion
 from semivl.registry.decision import Decision
 from semivl.registry.frozen import evaluation_set
-from semivl.registry.gate_lineage import Lineage, lineage
+from semivl.registry.gate_exposure import Exposure, exposure
 from semivl.registry.gate_rules import Case, Side
 from semivl.registry.package import CHALLENGER, load_predictor, model_version
 from semivl.registry.reigns import Reign, reigns
@@ -101,10 +101,10 @@ def side(config: Config, version: int, snapshot: Snapshot) -> Side:
 
 
 @semivl_task("look-for-overlap", run_name="look-for-overlap-{version}")
-def look_for_overlap(config: Config, version: int, snapshot: Snapshot, digest: str) -> Lineage:
+def look_for_overlap(config: Config, version: int, snapshot: Snapshot, digest: str) -> Exposure:
     """What of the evaluation images the version was trained on."""
     rows = evaluation_rows(snapshot, "val")
-    return lineage(open_store(), config.registered_model, version, rows, digest, config.gate.near_bits)
+    return exposure(open_store(), config.registered_model, version, rows, digest, config.gate.near_bits)
 
 
 @semivl_task("time-both")

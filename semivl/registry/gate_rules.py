@@ -11,7 +11,7 @@ from semivl.evaluation.paired import ClassDifferences, Counts, Interval, class_d
 from semivl.evaluation.scores import Scores
 from semivl.evaluation.speed import Speeds
 from semivl.registry.decision import RuleResult
-from semivl.registry.gate_lineage import Lineage
+from semivl.registry.gate_exposure import Exposure
 
 FEW = 2.0
 """images that tell of a class: with no more of them nothing is known of its spread"""
@@ -25,7 +25,7 @@ class Side:
 
     scores: Scores
     counts: Counts
-    lineage: Lineage
+    exposure: Exposure
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def frozen_images(case: Case) -> RuleResult:
 
 def challenger_unseen(case: Case) -> RuleResult:
     """GATE002: a score on images learned from is of what was learned by heart."""
-    return _unseen("GATE002", "challenger", case.challenger.lineage, case.gate)
+    return _unseen("GATE002", "challenger", case.challenger.exposure, case.gate)
 
 
 def champion_unseen(case: Case) -> RuleResult | None:
     """GATE003: neither may the champion, or no challenger could reach its score."""
-    return _unseen("GATE003", "champion", case.champion.lineage, case.gate) if case.champion else None
+    return _unseen("GATE003", "champion", case.champion.exposure, case.gate) if case.champion else None
 
 
 def leads(case: Case) -> RuleResult | None:
@@ -194,14 +194,14 @@ def _result(
     return RuleResult(code=code, demand=demand, met=bool(met), found=found, value=value, bound=bound)
 
 
-def _unseen(code: str, who: str, lineage: Lineage, gate: GateConfig) -> RuleResult:
-    seen = sum(one.exact + one.near for one in lineage.overlaps)
-    images = sum(one.images for one in lineage.overlaps)
-    told = [f"{one.exact} the same, {one.near} alike in {one.dataset}@{one.snapshot}" for one in lineage.overlaps]
+def _unseen(code: str, who: str, exposure: Exposure, gate: GateConfig) -> RuleResult:
+    seen = sum(one.exact + one.near for one in exposure.overlaps)
+    images = sum(one.images for one in exposure.overlaps)
+    told = [f"{one.exact} the same, {one.near} alike in {one.dataset}@{one.snapshot}" for one in exposure.overlaps]
     words = [f"{seen} evaluation images among its training images ({', '.join(told)})"] if seen else []
-    words += [name for one in lineage.overlaps for name in one.examples][:5]
-    words += [f"not known: {why}" for why in lineage.unknown]
-    met = seen == 0 and (not lineage.unknown or gate.unknown_lineage == "accept")
+    words += [name for one in exposure.overlaps for name in one.examples][:5]
+    words += [f"not known: {why}" for why in exposure.unknown]
+    met = seen == 0 and (not exposure.unknown or gate.unknown_lineage == "accept")
     found = "; ".join(words) or f"none of them among {images} training images"
     return _result(code, f"the {who} was trained on none of the evaluation images", met, found, float(seen), 0.0)
 

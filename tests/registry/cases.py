@@ -11,7 +11,7 @@ from semivl.evaluation.paired import Counts
 from semivl.evaluation.scores import Scores
 from semivl.registry.decision import Decision
 from semivl.registry.gate import decide
-from semivl.registry.gate_lineage import Lineage
+from semivl.registry.gate_exposure import Exposure
 from semivl.registry.gate_rules import Case, Side
 from semivl.registry.reigns import Reign
 
@@ -28,10 +28,10 @@ def counts(shares: Sequence[float] = EVEN, own: int = 0, images: int = 60, seed:
     return Counts(np.rint(unions * share.clip(0, 1)), unions.astype(float))
 
 
-def seen(exact: int = 0, near: int = 0) -> Lineage:
+def seen(exact: int = 0, near: int = 0) -> Exposure:
     """A training on one snapshot that holds so many of the evaluation images."""
     one = Overlap(dataset="photos", snapshot="0" * 16, images=100, exact=exact, near=near, examples=("val is train",))
-    return Lineage(overlaps=(one,))
+    return Exposure(overlaps=(one,))
 
 
 def scores(version: int, made: Counts, model: str = "m", digest: str = "d1", **changes: Any) -> Scores:
@@ -46,8 +46,8 @@ def scores(version: int, made: Counts, model: str = "m", digest: str = "d1", **c
     return Scores(**known | changes)
 
 
-def side(version: int, made: Counts, lineage: Lineage | None = None, **changes: Any) -> Side:
-    return Side(scores(version, made, **changes), made, lineage or seen())
+def side(version: int, made: Counts, exposure: Exposure | None = None, **changes: Any) -> Side:
+    return Side(scores(version, made, **changes), made, exposure or seen())
 
 
 def case(challenger: Side, champion: Side | None, gate: GateConfig | None = None, **changes: Any) -> Case:

@@ -10,7 +10,7 @@ from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import evaluation_rows, split_digest
 from semivl.registry.frozen import evaluation_set, freeze, frozen_set, frozen_snapshots
-from semivl.registry.gate_lineage import lineage
+from semivl.registry.gate_exposure import exposure
 from semivl.registry.tracking import client
 from semivl.registry.trained_on import TrainedOn, trained_on
 from tests.made_snapshots import Sample, grown, samples
@@ -85,12 +85,12 @@ def test_what_a_model_saw_is_known_after_its_snapshot_was_collected(store: Store
     for name, value in (("semivl.dataset", "learned"), ("semivl.snapshot", learned.manifest.version)):
         client().set_model_version_tag(versions, "1", name, value)
     rows = evaluation_rows(judged, "val")
-    before = lineage(store, versions, 1, rows, "d1", 4)
+    before = exposure(store, versions, 1, rows, "d1", 4)
     assert [(one.snapshot, one.exact) for one in before.overlaps] == [(learned.manifest.version, 0)]
     grown(store, "learned", CLASSES, masked(samples(seed=4)))
     garbage.collect(store, "learned", keep=0, grace=0)
-    assert lineage(store, versions, 1, rows, "d1", 4) == before
-    later = lineage(store, versions, 1, rows, "d2", 4)
+    assert exposure(store, versions, 1, rows, "d1", 4) == before
+    later = exposure(store, versions, 1, rows, "d2", 4)
     assert later.overlaps == () and learned.manifest.version in later.unknown[0]
 
 
@@ -114,7 +114,7 @@ def test_a_lineage_with_a_gap_is_told_and_unknown_to_the_gate(store: Store, vers
             client().set_model_version_tag(versions, "1", name, value)
     with pytest.raises(RegistryError, match=code):
         trained_on(versions, 1)
-    assert lineage(store, versions, 1, [], "d1", 4).unknown
+    assert exposure(store, versions, 1, [], "d1", 4).unknown
 
 
 def test_gc_keeps_the_frozen_set(store: Store, config: Config, first: Snapshot):

@@ -7,7 +7,7 @@ from semivl.config import GateConfig
 from semivl.errors import RegistryError
 from semivl.evaluation.speed import Speeds
 from semivl.registry.gate import approved, decide, declined, unanswered
-from semivl.registry.gate_lineage import Lineage
+from semivl.registry.gate_exposure import Exposure
 from semivl.registry.gate_rules import RULES, Case, Side
 from semivl.registry.reigns import Reign
 from tests.registry.cases import EVEN, case, counts, seen, side
@@ -98,14 +98,14 @@ def test_other_images_than_the_frozen_ones_are_refused():
 
 @pytest.mark.parametrize("found", [seen(exact=1), seen(near=2)])
 def test_trained_on_evaluation_images_is_refused_on_either_side(found):
-    assert refused(case(better(lineage=found), champion())) == ("GATE002",)
-    assert refused(case(better(), champion(lineage=found))) == ("GATE003",)
+    assert refused(case(better(exposure=found), champion())) == ("GATE002",)
+    assert refused(case(better(), champion(exposure=found))) == ("GATE003",)
 
 
 def test_a_lineage_that_is_not_known_is_refused_unless_accepted():
-    gone = Lineage(overlaps=(), unknown=("the snapshot is gone",))
-    assert refused(case(better(lineage=gone), champion())) == ("GATE002",)
-    assert refused(case(better(lineage=gone), champion(), GateConfig(unknown_lineage="accept"))) == ()
+    gone = Exposure(overlaps=(), unknown=("the snapshot is gone",))
+    assert refused(case(better(exposure=gone), champion())) == ("GATE002",)
+    assert refused(case(better(exposure=gone), champion(), GateConfig(unknown_lineage="accept"))) == ()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_version_that_was_rolled_back_is_refused():
 def test_every_rule_is_asked_whatever_the_others_say():
     bad = case(
         side(2, counts((0.5, 0.5, 0.1), own=2), seen(exact=1), ece=50, model_bytes=900 << 20),
-        champion(lineage=seen(near=1)),
+        champion(exposure=seen(near=1)),
         GateConfig(class_floors={"class 0": 90}),
         digest="d2",
         speeds=Speeds(challenger=90, champion=20, ratio=4.5),

@@ -11,7 +11,7 @@ from semivl.evaluation.overlap import Overlap, overlap
 from semivl.registry.trained_on import TrainedOn, trained_on
 
 
-class Lineage(Record):
+class Exposure(Record):
     """What was found of the evaluation images in each snapshot that a version learned from."""
 
     overlaps: tuple[Overlap, ...]
@@ -19,8 +19,8 @@ class Lineage(Record):
     """why some of it cannot be known"""
 
 
-def lineage(store: Store, model: str, version: int, rows: Sequence[Row], digest: str, bits: int) -> Lineage:
-    """The version's lineage, held against the evaluation images of that digest.
+def exposure(store: Store, model: str, version: int, rows: Sequence[Row], digest: str, bits: int) -> Exposure:
+    """What the version's lineage holds of the evaluation images of that digest.
 
     What was found is kept in S3, so that it is still known when `semivl gc` has removed the snapshot.
     """
@@ -29,14 +29,14 @@ def lineage(store: Store, model: str, version: int, rows: Sequence[Row], digest:
     except RegistryError as error:
         if error.code not in ("REG004", "REG020"):
             raise
-        return Lineage(overlaps=(), unknown=(error.what,))
+        return Exposure(overlaps=(), unknown=(error.what,))
     found, unknown = [], []
     for one in {(each.dataset, each.snapshot): each for each in seen}.values():
         try:
             found.append(_held_against(store, one, rows, digest, bits))
         except DataError as error:
             unknown.append(f"version {one.model_version} learned from {one.dataset}@{one.snapshot}: {error.what}")
-    return Lineage(overlaps=tuple(found), unknown=tuple(unknown))
+    return Exposure(overlaps=tuple(found), unknown=tuple(unknown))
 
 
 def _held_against(store: Store, one: TrainedOn, rows: Sequence[Row], digest: str, bits: int) -> Overlap:
