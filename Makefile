@@ -49,8 +49,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## the whole loop on made scenes: services, data, two trainings, the gate
 	$(BIN)/semivl demo
 
-test: setup ## all tests but the slow ones and those in a browser
-	$(BIN)/python -m pytest -m "not slow and not browser"
+test: setup ## all tests but the slow ones and those in a browser; two processes, each with services of its own
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
 test-slow: setup ## the tests that take minutes; SEMIVL_REAL_DATA adds real photos
 	$(BIN)/python -m pytest -m "slow and not browser"
