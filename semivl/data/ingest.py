@@ -80,11 +80,11 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
         tables = with_both_splits(tables)
     entries = [b.entry for b in results if b.entry]
     ledger = ledger_key(config, classes, open_source(config).address)
-    with ThreadPoolExecutor(1) as beside:  # the ledger vouches for nothing that HEAD does not hold
+    manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results), read_once)
+    with ThreadPoolExecutor(1) as beside:
         written = beside.submit(write_ledger, store, ledger, outcomes)
-        manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results), read_once)
+        drop_groups(store, config.dataset, (group_digest(config, classes, group) for group in planned.groups))
         written.result()
-    drop_groups(store, config.dataset, (group_digest(config, classes, group) for group in planned.groups))
     return manifest
 
 

@@ -17,7 +17,8 @@ def test_a_folder_becomes_masks_in_s3_and_a_wrong_one_ends_the_run_with_its_code
     state, run = ended(predict, {"job": job})
     assert state.result().summary.predicted == 1
     left = artifacts(run)
-    assert "DATA002: 1 photos" in left["predictions-bundle0"] and '"refused": 1' in left["predicted-bundle0"]
+    name = bundle.name
+    assert "DATA002: 1 photos" in left[f"predictions-{name}"] and '"refused": 1' in left[f"predicted-{name}"]
     names = ("masks/a.png", "predictions.jsonl", "timings.jsonl")
     assert set(store.list("predicted/")) == {f"predicted/{name}" for name in names}
     state, _ = ended(predict, {"job": job.model_copy(update={"source": str(tmp_path / "absent")})})
