@@ -194,6 +194,6 @@ def test_what_cannot_be_traced_is_told(made: Lineage, arguments: list[str], word
 def test_a_version_without_a_run_is_told(made: Lineage) -> None:
     name = f"t-{uuid.uuid4().hex[:8]}"
     client().create_registered_model(name)
-    version = client().create_model_version(name, f"models:/{made.model}/{made.version}")
+    version = client().create_model_version(name, f"models:/{made.model}/{made.version}", run_id="0" * 32)
     with pytest.raises(RegistryError, match="REG026"):
         lineage(name, int(version.version))
