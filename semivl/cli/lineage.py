@@ -17,7 +17,7 @@ def lineage(
         Path | None, typer.Option(help="file for the hashes of every training sample: .csv or .parquet")
     ] = None,
 ) -> None:
-    """Show what a model version was made of: data, definitions, settings, code, packages, and what it began from."""
+    """Show what a model version was made of: data, definitions, settings, code, packages, and what was found of it."""
     apply_environment()
     from semivl.data.store import open_store
     from semivl.registry import lineage as rooms
@@ -31,7 +31,7 @@ def lineage(
     if as_json:
         print(made.model_dump_json(indent=1))
         return
-    for title, pairs in rooms.facts(made).items():
+    for title, pairs in (rooms.facts(made) | rooms.judged(made)).items():
         show_table([{"": name, title: value} for name, value in pairs])
         print()
     classes = [{"class": one.name, "asked by": ", ".join(one.phrases)} for one in made.config.classes.classes]
@@ -62,11 +62,13 @@ def reproduce(
     with working(f"training {made.model} version {made.version} again in {place}"):
         found = again(open_store(), made, place)
     loss = "no step in common" if found.loss_difference is None else f"{found.loss_difference:.3g}"
+    miou = found.unscored if found.miou_difference is None else f"{found.miou_difference:.3g}"
     show_table(
         [
             {"": "weights", "found": "equal, byte for byte" if found.equal else "differ"},
             {"": "largest difference of a weight", "found": f"{found.largest_difference:.3g}"},
             {"": f"largest difference of the loss, {found.steps_compared} logged steps", "found": loss},
+            {"": "difference of the mIoU, points", "found": miou},
             {"": "the second training's model", "found": found.folder},
         ]
     )

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import yaml
 
 from semivl.config import Config, Record
+from semivl.data.sample import Split
 from semivl.data.snapshot import read
-from semivl.data.store import Store
+from semivl.data.store import Store, open_store
 from semivl.data.tables import compute
 from semivl.errors import RegistryError
+from semivl.registry.decision import Decision, of_version
 from semivl.registry.package import fetch_bundle, model_version
-from semivl.registry.provenance import COMMIT, ENVIRONMENT
+from semivl.registry.provenance import COMMIT, ENVIRONMENT, MACHINE, packages_of
 from semivl.registry.runs import CONFIG, PARENT_VERSION, TRAIN_KEY
 from semivl.registry.tracking import client
 from semivl.registry.trained_on import TrainedOn, trained_on
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _COLUMNS = ("key", "sha256", "mask_sha256", "split", "supervision", "source")
+
+
+class Scored(Record):
+    """The newest scores of a version on one split, as its page in MLflow shows them."""
+
+    split: Split
+    miou: float
+    """points"""
+    snapshot: str
+    digest: str
+    """hash of the evaluated samples, their masks and the class map"""
 
 
 class Lineage(Record):
@@ -37,13 +50,16 @@ class Lineage(Record):
     train_key: str
     commit: str
     environment: dict[str, str]
-    """python, system and device, and every package's version"""
+    """python, system, device and threads, and every package's version"""
     weights: str
     """SHA-256 of the weights' file"""
     parent: int | None
     seen: tuple[TrainedOn, ...]
     """the snapshots behind it: its own, then those of the versions it was trained on from"""
     config: Config
+    scores: tuple[Scored, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    """the gate's about the version as a challenger, newest first"""
 
 
 def lineage(model: str, version: int | str) -> Lineage:
@@ -70,6 +86,8 @@ def lineage(model: str, version: int | str) -> Lineage:
         parent=int(parent) if parent.isdigit() else None,
         seen=trained_on(model, number),
         config=_config(model, number, run.info.run_id),
+        scores=_scores(tags),
+        decisions=tuple(of_version(open_store(), model, number)),
     )
 
 
@@ -96,7 +114,7 @@ def training_samples(store: Store, made: Lineage) -> "pa.Table":
 def facts(made: Lineage) -> dict[str, list[tuple[str, str]]]:
     """The lineage in groups of names and values, as a page or a terminal shows it; without classes and settings."""
     environment = made.environment
-    known = ("python", "system", "processor", "device", "cuda", "torch", "open_clip_torch", "timm", "numpy")
+    known = (*MACHINE, "torch", "open_clip_torch", "timm", "numpy")
     return {
         "Training": [
             ("registered (UTC)", made.registered[:19].replace("T", " ")),
@@ -111,9 +129,32 @@ def facts(made: Lineage) -> dict[str, list[tuple[str, str]]]:
         "Code and surroundings": [
             ("commit", made.commit or "not kept"),
             *((name, environment[name]) for name in known if name in environment),
-            ("packages", f"{max(len(environment) - 5, 0)} named in the run's {ENVIRONMENT}"),
+            ("packages", f"{len(packages_of(environment))} named in the run's {ENVIRONMENT}"),
         ],
     }
+
+
+def judged(made: Lineage) -> dict[str, list[tuple[str, str]]]:
+    """What was found of the version since, grouped like `facts`; the report has tabs of their own for it."""
+    scores = [(s.split, f"{s.miou:.2f} mIoU on {s.snapshot}, images {s.digest}") for s in made.scores]
+    decisions = [
+        (d.decided_at[:19].replace("T", " "), f"{'promoted' if d.promoted else 'refused'}: {d.reason}")
+        for d in made.decisions
+    ]
+    return {
+        "Scores": scores or [("", "none: semivl-evaluate gives them")],
+        "Decisions (UTC)": decisions or [("", "none: semivl-promote decides")],
+    }
+
+
+def _scores(tags: dict[str, str]) -> tuple[Scored, ...]:
+    found = []
+    prefixes: dict[Split, str] = {"val": "semivl.", "train": "semivl.train_"}
+    for split, prefix in prefixes.items():
+        miou, snapshot, digest = (tags.get(prefix + name) for name in ("miou", "scores_snapshot", "scores_digest"))
+        if miou and snapshot and digest:
+            found.append(Scored(split=split, miou=float(miou), snapshot=snapshot, digest=digest))
+    return tuple(found)
 
 
 def _run(model: str, number: int, run_id: str | None):

@@ -12,6 +12,8 @@ COMMIT = "semivl.commit"
 ENVIRONMENT = "environment.json"
 _CODE = ("semivl", "flows", "conf")
 CHANGED = " with changes"
+MACHINE = ("python", "system", "processor", "device", "cuda", "threads")
+"""what `environment` tells beside the packages"""
 
 
 def commit() -> str:
@@ -22,8 +24,12 @@ def commit() -> str:
     return head + (CHANGED if _git("status", "--porcelain", "--", *_CODE) else "")
 
 
-def environment() -> dict[str, str]:
-    """Python, system, device and every installed package, by name."""
+def environment(threads: int | None = None) -> dict[str, str]:
+    """Python, system, device, threads and every installed package, by name.
+
+    Args:
+        threads: that the training is told to use (`compute.threads`); what torch has chosen where empty.
+    """
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -33,9 +39,15 @@ def environment() -> dict[str, str]:
         "processor": platform.machine(),
         "device": device,
         "cuda": str(torch.version.cuda),
+        "threads": str(threads or torch.get_num_threads()),
     }
     packages = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
-    return machine | dict(sorted(packages.items(), key=lambda item: item[0].lower()))
+    return machine | packages_of(dict(sorted(packages.items(), key=lambda item: item[0].lower())))
+
+
+def packages_of(environment: dict[str, str]) -> dict[str, str]:
+    """The packages in what `environment` gave, each with its version."""
+    return {name: version for name, version in environment.items() if name not in MACHINE}
 
 
 def _git(*arguments: str) -> str:

@@ -195,7 +195,7 @@ def _describe(run: "Run", config: Config, manifest: Manifest, links: dict[str, s
     mlflow.log_inputs(run_id, datasets=[_dataset_input(manifest)])
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     mlflow.log_text(run_id, text, CONFIG)
-    mlflow.log_dict(run_id, environment(), ENVIRONMENT)
+    mlflow.log_dict(run_id, environment(config.compute.threads), ENVIRONMENT)
 
 
 def _dataset_input(manifest: Manifest) -> Any:

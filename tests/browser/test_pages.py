@@ -2,10 +2,14 @@
 
 import re
 import uuid
+from copy import deepcopy
+from uuid import UUID
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from semivl.registry.package import model_version
+from semivl.registry.tracking import run_address, version_address
 from semivl.services import runs
 from tests.loop import parameters
 
@@ -17,11 +21,32 @@ PATIENCE = 30_000
 def turned(services) -> dict:
     """The outcome of a finished turn of the loop."""
     given = parameters(f"t-{uuid.uuid4().hex[:8]}")
+    started = turn(given)
+    return runs.outcome(started) | {
+        "run": runs.page(started),
+        "runs": runs.runs_page(),
+        "form": deployment_page(),
+        "given": given,
+    }
+
+
+def turn(given: dict) -> UUID:
+    """The id of a finished turn of the loop."""
     started = runs.start(runs.PIPELINE, given)
     said: list[str] = []
     ended = runs.follow(started, said.append)
     assert ended.completed, (ended, said)
-    return runs.outcome(started) | {"run": runs.page(started), "runs": runs.runs_page(), "form": deployment_page()}
+    return started
+
+
+@pytest.fixture(scope="module")
+def refused(turned) -> str:
+    """The model, with a champion and a challenger that the gate refused: no lead exceeds its margin."""
+    changed = deepcopy(turned["given"])
+    changed["overrides"]["train"]["seed"] = 1
+    changed["overrides"]["gate"] = {"margin": 100.0}
+    assert runs.outcome(turn(changed))["gate"] == "kept out"
+    return changed["overrides"]["model"]
 
 
 def deployment_page() -> str:
@@ -36,6 +61,27 @@ def test_mlflow_shows_the_champion(turned, page: Page, tmp_path):
     page.goto(turned["model page"])
     expect(page.get_by_text(re.compile(r"^@\s*champion$")).first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=tmp_path / "mlflow-champion.png", full_page=True)
+
+
+def test_mlflow_shows_champion_and_challenger_side_by_side(turned, refused, page: Page, tmp_path):
+    page.goto(version_address(refused, 1).removesuffix("/versions/1"))
+    for alias in ("champion", "challenger"):
+        expect(page.get_by_text(re.compile(rf"^@\s*{alias}$")).first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "mlflow-model.png", full_page=True)
+
+
+@pytest.mark.parametrize(("alias", "decided"), [("champion", "promoted"), ("challenger", "rejected")])
+def test_mlflow_shows_the_decision_and_the_scores_of(turned, refused, alias, decided, page: Page, tmp_path):
+    version = model_version(refused, alias)
+    page.goto(version_address(refused, int(version.version)))
+    expect(page.get_by_text(re.compile(rf"^@\s*{alias}$")).first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / f"mlflow-{alias}.png", full_page=True)
+    for words in ("gate.decision", decided, "gate.reason", "gate.challenger_miou"):
+        expect(page.get_by_text(words).first).to_be_visible(timeout=PATIENCE)
+    assert version.run_id
+    page.goto(run_address(version.run_id))
+    expect(page.get_by_text("val/miou", exact=True).first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / f"mlflow-{alias}-run.png", full_page=True)
 
 
 def test_mlflow_shows_the_report(turned, page: Page, tmp_path):
