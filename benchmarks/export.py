@@ -23,7 +23,7 @@ from semivl.config import Config, load
 from semivl.methods import create
 from semivl.nets.vlm import load_vlm, outline_vlm
 from semivl.serving.export import Exportable, export, read_onnx, smallest_side
-from semivl.serving.export_source import finished
+from semivl.serving.finished import load_model
 from semivl.training.bundle import Predictor, load_bundle, save_bundle
 
 ROUNDS = 5
@@ -72,7 +72,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if chosen.model:
-            predictor, named = finished(chosen.model)
+            found = load_model(chosen.model)
+            predictor, named = found.predictor, found.named
         else:
             predictor, named = untrained(load(chosen.experiment), folder, chosen.pretrained), chosen.experiment
         done = export(predictor, named, folder / "model.onnx", photos=chosen.source)

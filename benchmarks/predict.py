@@ -25,10 +25,10 @@ from semivl.data.checks import Limits
 from semivl.data.decode import decode_image
 from semivl.methods import create
 from semivl.nets.vlm import load_vlm
+from semivl.serving.finished import Model, load_model
 from semivl.serving.predict import PredictSettings, predict
 from semivl.serving.predict_ahead import WORKERS
 from semivl.serving.predict_answer import answers
-from semivl.serving.predict_model import Model, load_model
 from semivl.serving.predict_outputs import LocalOutputs
 from semivl.serving.predict_photos import open_photos
 from semivl.training.bundle import save_bundle

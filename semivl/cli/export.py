@@ -17,11 +17,11 @@ def export(
     """Write a finished model as ONNX or torch.export, and compare it with PyTorch before it gets its name."""
     apply_environment()
     from semivl.serving.export import export as write
-    from semivl.serving.export_source import finished
+    from semivl.serving.finished import load_model
 
-    predictor, named = finished(source)
-    with working(f"exporting {named}"):
-        done = write(predictor, named, output, format, check)
+    model = load_model(source)
+    with working(f"exporting {model.named}"):
+        done = write(model.predictor, model.named, output, format, check)
     rows = [
         {
             "compared on": what,
@@ -35,4 +35,4 @@ def export(
         if found
     ]
     show_table(rows)
-    print(f"{done.path}: {named}, {done.format}, images of {done.smallest_side} pixels a side or more")
+    print(f"{done.path}: {model.named}, {done.format}, images of {done.smallest_side} pixels a side or more")

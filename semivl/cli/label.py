@@ -21,7 +21,7 @@ def label_next(
     count: Annotated[int, typer.Argument(metavar="N", min=1, help="images to choose")],
     experiment: Experiment,
     model: Annotated[
-        str | None, typer.Option(help="NAME, NAME@ALIAS or NAME@VERSION; the experiment's champion where left out")
+        str | None, typer.Option(help="NAME@ALIAS or NAME/VERSION; the experiment's champion where left out")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="folder to write; .semivl/label-next/DATASET where left out")

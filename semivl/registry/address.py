@@ -16,6 +16,5 @@ def model_and_version(address: str) -> tuple[str, int | str]:
     found = _VERSION.fullmatch(address)
     if found:
         return found["name"], int(found["number"]) if found["number"] else found["alias"]
-    raise RegistryError(
-        "PRED001", f"{address} names no model version.", "Write NAME@champion, NAME/7 or models:/NAME/7."
-    )
+    what = f"{address} names no model version, and no folder where one would do."
+    raise RegistryError("PRED001", what, "Write NAME@champion, NAME/7 or models:/NAME/7.")

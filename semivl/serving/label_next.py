@@ -18,6 +18,7 @@ from semivl.data.mask_ids import background
 from semivl.data.snapshot import read
 from semivl.data.store import open_store
 from semivl.errors import LabelError
+from semivl.registry.address import model_and_version
 from semivl.registry.package import load_predictor, model_version
 from semivl.registry.promotion import CHAMPION
 from semivl.serving.label_choice import choose
@@ -41,7 +42,7 @@ def label_next(
     """Writes the choice of `count` images to the folder `output`; what stands at the head of its page.
 
     Args:
-        model: NAME, NAME@ALIAS or NAME@VERSION; the experiment's champion where None.
+        model: NAME@ALIAS or NAME/VERSION; the experiment's champion where None.
         most: images that are scored, of the unlabelled and of the labelled ones each.
 
     Raises:
@@ -54,7 +55,7 @@ def label_next(
     store = open_store()
     snapshot = read(store, config.data.dataset)
     cache = ShardCache(store, config.data.dataset, home() / "cache" / "shards", config.compute.cache_bytes)
-    name, version = named(model or config.registered_model)
+    name, version = model_and_version(model or f"{config.registered_model}@{CHAMPION}")
     found = model_version(name, version)
     predictor = load_predictor(name, int(found.version), str(chosen_device(config.compute)))
     if predictor.classes.names != snapshot.manifest.classes.names:
@@ -82,9 +83,3 @@ def label_next(
     with whole(output) as unfinished:
         write(unfinished, head, picked(), background(snapshot.manifest.classes))
     return head
-
-
-def named(model: str) -> tuple[str, int | str]:
-    """Name, and version or alias, of NAME, NAME@ALIAS or NAME@VERSION."""
-    name, _, version = model.partition("@")
-    return name, int(version) if version.isdecimal() else version or CHAMPION

@@ -22,10 +22,10 @@ from semivl.config import Record
 from semivl.data.checks import Limits
 from semivl.errors import DataError
 from semivl.evaluation.overlay import mask_png, overlay
+from semivl.serving.finished import Model
 from semivl.serving.predict_ahead import WORKERS, Ahead, Batch, Chunk, Room
 from semivl.serving.predict_answer import Answer, answers, picture, run_lengths, shares
 from semivl.serving.predict_manifest import Entry, Header, Manifest, categories, is_foreign
-from semivl.serving.predict_model import Model
 from semivl.serving.predict_outputs import Outputs
 from semivl.serving.predict_photos import Photo, Photos, chunks
 

@@ -8,8 +8,8 @@ from pydantic import Field
 from semivl.config import check
 from semivl.data.checks import Limits
 from semivl.errors import TrainingError
+from semivl.serving.finished import load_model
 from semivl.serving.predict import PredictSettings, Progress, Summary, predict
-from semivl.serving.predict_model import load_model
 from semivl.serving.predict_outputs import open_outputs
 from semivl.serving.predict_photos import open_photos
 

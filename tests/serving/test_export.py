@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from semivl.config import Config, EvaluationConfig, MethodConfig
-from semivl.errors import ExportError, SemivlError, TrainingError
+from semivl.errors import ExportError, RegistryError, SemivlError, TrainingError
 from semivl.methods import create
 from semivl.methods import names as method_names
 from semivl.serving import export as room
 from semivl.serving.export import INFORMATION, export, read_onnx, read_torch, smallest_side
 from semivl.serving.export_check import Difference, Run, require_equal
-from semivl.serving.export_source import finished
+from semivl.serving.finished import load_model
 from semivl.training.bundle import Predictor, load_bundle, save_bundle
 from tests.test_cli import semivl
 from tests.tiny import CLASSES, PATCH, SHAPE, N, tiny_vlm
@@ -232,15 +232,15 @@ def test_photos_that_cannot_be_compared_on_are_told(bundle: Path, photos: Path, 
 
 @pytest.mark.parametrize("source", ["semivl-photos", "a@b@c", "a/b/c", "a/", "@champion", "nowhere/7x"])
 def test_a_model_is_named_by_alias_version_or_folder(source: str) -> None:
-    with pytest.raises(ExportError, match="EXP006"):
-        finished(source)
+    with pytest.raises(RegistryError, match="PRED001"):
+        load_model(source)
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path, bundle: Path) -> None:
     with pytest.raises(TrainingError, match="TRAIN004"):
-        finished(str(tmp_path))
-    predictor, named = finished(str(bundle))
-    assert named == bundle.name and smallest_side(predictor.model) == SMALLEST
+        load_model(str(tmp_path))
+    model = load_model(str(bundle))
+    assert model.named == bundle.name and smallest_side(model.predictor.model) == SMALLEST
 
 
 @pytest.mark.slow
@@ -254,4 +254,4 @@ def test_the_command_writes_and_tells_how_near_it_is(bundle: Path, photos: Path,
 
 def test_a_name_that_is_not_registered_is_a_clear_error(mlflow_server: str) -> None:
     with pytest.raises(SemivlError, match="REG004"):
-        finished("no-such-model@champion")
+        load_model("no-such-model@champion")

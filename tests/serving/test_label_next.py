@@ -26,7 +26,7 @@ from semivl.registry.runs import open_run
 from semivl.registry.tracking import client
 from semivl.serving import label_scoring
 from semivl.serving.label_import import import_labels
-from semivl.serving.label_next import label_next, named
+from semivl.serving.label_next import label_next
 from semivl.serving.label_rle import brush, from_box_runs, from_brush
 from tests.conftest import forget_settings
 from tests.label_world import NAMES, UNLABELLED, bundle, world
@@ -199,11 +199,6 @@ def test_a_pool_larger_than_is_looked_at_is_drawn_from_and_told(made):
     assert head.chosen in (1, 2), "the three may look the same"
     assert head.unlabelled > 3
     assert "3 drawn at random were looked at" in (folder / "few" / "index.html").read_text()
-
-
-@pytest.mark.parametrize(("given", "meant"), [("m", ("m", "champion")), ("m@3", ("m", 3)), ("m@next", ("m", "next"))])
-def test_a_model_is_named_with_its_version_or_alias(given, meant):
-    assert named(given) == meant
 
 
 def test_what_cannot_be_chosen_from_is_refused(made, tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ from semivl.errors import SemivlError
 from semivl.evaluation.scores import predicted_mask
 from semivl.evaluation.window import sliding_logits
 from semivl.serving import predict as predicting
+from semivl.serving.finished import Model, load_model
 from semivl.serving.predict import PredictSettings, Summary, predict
 from semivl.serving.predict_ahead import Room
-from semivl.serving.predict_model import Model, load_model
 from semivl.serving.predict_outputs import LocalOutputs, Outputs, S3Outputs, open_outputs
 from semivl.serving.predict_photos import open_photos
 from semivl.training.bundle import load_bundle

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from semivl.data.checks import Limits
+from semivl.serving.finished import load_model
 from semivl.serving.predict import PredictSettings, predict
-from semivl.serving.predict_model import load_model
 from semivl.serving.predict_outputs import LocalOutputs
 from semivl.serving.predict_photos import open_photos
 from tests.data import hostile

@@ -1,15 +1,11 @@
-"""The model that predicts: a version in the registry, or a bundle's folder, which needs no service."""
+"""The finished model that is meant: a version in the registry, or a bundle's folder, which needs no service."""
 
 import hashlib
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from semivl.errors import RegistryError, TrainingError
 from semivl.training.bundle import CARD, WEIGHTS, Predictor, is_whole, load_bundle
-
-_NUMBERED = re.compile(r"(?:models:/)?(?P<name>[^/@]+)/(?P<number>[1-9][0-9]*)")
-_ALIASED = re.compile(r"(?:models:/)?(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 
 
 class Model(NamedTuple):
@@ -21,6 +17,11 @@ class Model(NamedTuple):
     """None of a bundle's folder"""
     weights: str
     """SHA-256 over its weights and its card"""
+
+    @property
+    def named(self) -> str:
+        """NAME/VERSION, or the folder's name."""
+        return self.name if self.version is None else f"{self.name}/{self.version}"
 
 
 def load_model(address: str, device: str = "cpu") -> Model:
@@ -34,17 +35,10 @@ def load_model(address: str, device: str = "cpu") -> Model:
     folder = Path(address).expanduser()
     if folder.is_dir():
         return _loaded(folder, folder.resolve().name, None, device)
-    found = _NUMBERED.fullmatch(address) or _ALIASED.fullmatch(address)
-    if not found:
-        raise RegistryError(
-            "PRED001",
-            f"{address} names no model, and there is no such folder.",
-            "Write NAME@champion, NAME/7, or the folder of a bundle.",
-        )
+    from semivl.registry.address import model_and_version
     from semivl.registry.package import fetch_bundle, model_version
 
-    chosen = found.groupdict()
-    version = model_version(chosen["name"], int(chosen["number"]) if "number" in chosen else chosen["alias"])
+    version = model_version(*model_and_version(address))
     return _loaded(fetch_bundle(version), version.name, int(version.version), device)
 
 
