@@ -204,7 +204,7 @@ def test_a_pool_larger_than_is_looked_at_is_drawn_from_and_told(made):
 def test_what_cannot_be_chosen_from_is_refused(made, tmp_path, monkeypatch):
     config, folder = made
     with pytest.raises(RegistryError, match="REG004 model none-such has no version or alias champion"):
-        label_next(config, 2, tmp_path / "out", model="none-such")
+        label_next(config, 2, tmp_path / "out", model="none-such@champion")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
     with pytest.raises(LabelError, match="LABEL002"):
