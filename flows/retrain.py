@@ -64,9 +64,8 @@ def pending(config: Config) -> int:
 
 def too_few(config: Config, found: News, waiting: int) -> str | None:
     """Why there is nothing to train on; None where there is, or where a turn that was begun goes on."""
-    if found.goes_on or found.undecided:
-        snapshot = found.goes_on or found.trained
-        log.info("goes on with the turn that was begun on %s@%s", config.data.dataset, snapshot)
+    if found.goes_on:
+        log.info("goes on with the turn that was begun on %s@%s", config.data.dataset, found.goes_on)
         return None
     total, least = found.images + waiting, config.retrain.min_new
     since = f"since the training on {config.data.dataset}@{found.trained}" if found.trained else "so far"

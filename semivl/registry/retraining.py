@@ -8,6 +8,7 @@ from semivl.data.store import Store
 from semivl.errors import DataError, RegistryError
 from semivl.registry.package import alias_version, model_version
 from semivl.registry.promotion import CHAMPION
+from semivl.registry.reigns import reigns
 from semivl.registry.runs import PARENT_VERSION, TRAIN_KEY
 from semivl.registry.tracking import client, experiment_id
 
@@ -29,9 +30,7 @@ class News(Record):
     trained: str | None
     """the snapshot of the last training that ended; None before the first"""
     goes_on: str | None
-    """the snapshot of a training that was begun and not brought to its end"""
-    undecided: bool
-    """whether the gate has not decided on the last training's model"""
+    """the snapshot of a turn that was begun: its training has steps to go, or the gate has not decided on its model"""
 
 
 def news(config: Config, store: Store) -> News:
@@ -39,11 +38,12 @@ def news(config: Config, store: Store) -> News:
     last, begun = last_trained(config), _newest_run(config)
     trained = last.tags["semivl.snapshot"] if last else None
     goes_on = begun.data.tags["semivl.snapshot"] if begun and begun.info.status in _GOES_ON else None
-    undecided = last is not None and "gate.decision" not in last.tags
+    if goes_on is None and last and not _decided(store, last):
+        goes_on = trained
     current = head(store, config.data.dataset)
     images = 0 if current is None else unseen(read(store, config.data.dataset, current), _kept(config, store, trained))
     goes_on = goes_on if _kept(config, store, goes_on) else None
-    return News(images=images, trained=trained, goes_on=goes_on, undecided=undecided)
+    return News(images=images, trained=trained, goes_on=goes_on)
 
 
 def unseen(snapshot: Snapshot, trained: Snapshot | None) -> int:
@@ -105,6 +105,15 @@ def _newest_run(config: Config) -> "Run | None":
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in asked.items())
     found = client().search_runs([experiment_id()], wanted, max_results=1, order_by=["attributes.start_time DESC"])
     return found[0] if found else None
+
+
+def _decided(store: Store, version: "ModelVersion") -> bool:
+    """Whether the gate has promoted or refused the version; or never will, since it was made champion by hand."""
+    if "gate.decision" in version.tags:
+        return True
+    number, model = int(version.version), version.name
+    promoted = any(reign.version == number and reign.decision for reign in reigns(store, model))
+    return alias_version(model, CHAMPION) == number and not promoted
 
 
 def _kept(config: Config, store: Store, version: str | None) -> Snapshot | None:

@@ -9,12 +9,16 @@ import pytest
 from prefect.client.orchestration import get_client
 from safetensors.torch import load_file
 
+from flows.ingest import ingest
 from flows.retrain import retrain
+from flows.train import train
+from flows.validate import validate
 from semivl.config import load
 from semivl.data import snapshot
 from semivl.errors import SemivlError
 from semivl.registry.device_time import METRIC, MODEL, used
-from semivl.registry.package import bundle_of, model_version
+from semivl.registry.frozen import frozen_set
+from semivl.registry.package import alias_version, bundle_of, model_version
 from semivl.registry.tracking import client, experiment_id
 from semivl.settings import home
 from semivl.training.bundle import train_key
@@ -69,6 +73,19 @@ def versions(model: str) -> list[str]:
     return [v.version for v in client().search_model_versions(f"name = '{model}'")]
 
 
+def test_too_few_images_start_nothing_and_broken_ones_do_not_count(store, dataset, tmp_path):
+    source, late = growing_source(tmp_path)
+    there = len(list((source / "images").iterdir()))
+    state = ended(given(dataset, source, min_new=1000))
+    assert state.message.startswith("nothing to do: ") and "new images so far" in state.message
+    assert snapshot.head(store, dataset) is None
+    (source / "images" / late[0].name).write_bytes(b"no picture")  # enough, until it is opened
+    state = ended(given(dataset, source, min_new=there + 1))
+    assert state.message.startswith(f"nothing to do: {there} new images so far")
+    assert snapshot.head(store, dataset) is not None and versions(f"semivl-{dataset}") == []
+
+
+@pytest.mark.slow
 def test_trains_on_what_came_and_does_nothing_below_the_threshold(store, dataset, tmp_path):
     source, late = growing_source(tmp_path)
     arguments = given(dataset, source, min_new=2)
@@ -85,6 +102,52 @@ def test_trains_on_what_came_and_does_nothing_below_the_threshold(store, dataset
     assert ended(arguments).result().challenger == 2
     assert snapshot.head(store, dataset) != first
     assert [e["semivl.retraining"] for e in committed(dataset)][:1] == ["demo-supervised"]
+
+
+@pytest.mark.slow
+def test_refused_challenger_is_left_at_that_and_met_the_champion_on_the_frozen_images(store, dataset, tmp_path):
+    source, late = growing_source(tmp_path)
+    listed, model = source / "evaluation.txt", f"semivl-{dataset}"
+    judged = listed.read_text()
+    listed.write_text("\n".join(judged.split()[:-1]) + "\n")
+    arguments = given(dataset, source)
+    arguments["overrides"]["gate"] = {"margin": 100}
+    first = ended(arguments).result()
+    listed.write_text(judged)  # one more to evaluate on
+    arrive(source, late)
+    second = ended(arguments).result()
+    assert (second.challenger, second.champion, second.promoted) == (2, 1, False) and "GATE004" in second.failed
+    assert snapshot.read(store, dataset).manifest.counts["val"] == first.images + 1
+    frozen = frozen_set(store, model)
+    assert frozen and frozen.digest == second.digest == first.digest and second.snapshot == first.snapshot
+    assert model_version(model, 2).tags["gate.decision"] == "rejected"
+    before = sorted(store.list(""))
+    assert ended(arguments).message.startswith("nothing to do: 0 new images")
+    assert sorted(store.list("")) == before and versions(model) == ["2", "1"]
+    assert alias_version(model, "champion") == 1
+
+
+@pytest.mark.slow
+def test_model_that_the_gate_has_not_seen_is_decided_before_anything_is_ingested(store, dataset, tmp_path):
+    source, late = growing_source(tmp_path)
+    arguments, model = given(dataset, source, min_new=2), f"semivl-{dataset}"
+    first = ingest(**arguments)
+    validate(**arguments)
+    train(**arguments)
+    arrive(source, late[:1])
+    assert ended(arguments).result().challenger == 1
+    assert snapshot.head(store, dataset) == first and versions(model) == ["1"]
+    assert ended(arguments).message.startswith("nothing to do: 1 new images")
+
+
+@pytest.mark.slow
+def test_champion_that_was_named_by_hand_does_not_wait_for_the_gate(store, dataset):
+    arguments, model = given(dataset), f"semivl-{dataset}"
+    ingest(**arguments)
+    validate(**arguments)
+    train(**arguments)
+    client().set_registered_model_alias(model, "champion", "1")
+    assert ended(arguments).message.startswith("nothing to do: 0 new images")
 
 
 @pytest.mark.slow
