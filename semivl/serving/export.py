@@ -26,6 +26,7 @@ from semivl import __version__
 from semivl.config import Record
 from semivl.errors import ExportError
 from semivl.nets.decoder import AcrossClasses
+from semivl.nets.dpt import DptHead
 from semivl.nets.encoder import DenseEncoder
 from semivl.serving.export_check import Difference, Run, made_images, measured, photo_windows, require_equal
 from semivl.training.bundle import Predictor
@@ -97,13 +98,15 @@ def export(
 
 
 def smallest_side(model: nn.Module) -> int:
-    """Pixels that both sides of an image need: two patches, or two pooled places of attention across classes.
+    """Pixels that both sides of an image need: two patches, or two pooled places of attention across classes, or three
+    patches where a DPT head halves their grid.
 
-    PyTorch pools a smaller grid by another rule, which a graph of one rule cannot hold.
+    PyTorch treats a smaller grid by another rule, which a graph of one rule cannot hold.
     """
     patch = max(m.architecture.patch for m in model.modules() if isinstance(m, DenseEncoder))
     pools = [m.pool for m in model.modules() if isinstance(m, AcrossClasses)]
-    return 2 * patch * max(pools, default=1)
+    halved = any(isinstance(m, DptHead) for m in model.modules())
+    return patch * max(3 if halved else 2, 2 * max(pools, default=1))
 
 
 def information(predictor: Predictor, named: str, side: int) -> dict[str, str]:
