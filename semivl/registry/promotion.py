@@ -16,7 +16,7 @@ from semivl.registry.decision import OVERTAKEN, Decision, key_of, overtaken, rec
 from semivl.registry.package import CHALLENGER, alias_version, model_version
 from semivl.registry.reigns import CHAMPION as CHAMPION
 from semivl.registry.reigns import Reign, champion, crown, follow, now, reign_of, reigns
-from semivl.registry.tracking import client
+from semivl.registry.tracking import client, tag_version
 
 _log = logging.getLogger(__name__)
 ATTEMPTS = 20
@@ -88,16 +88,15 @@ def apply(store: Store, decision: Decision) -> Decision:
 
 def finish(store: Store, decision: Decision) -> Decision:
     """All that shows a recorded decision: alias, tags of the version, the record among its run's artifacts."""
-    model, number = decision.model, str(decision.challenger)
+    model = decision.model
     follow(store, model)
     if decision.promoted and alias_version(model, CHALLENGER) == decision.challenger:
         client().delete_registered_model_alias(model, CHALLENGER)
     version = model_version(model, decision.challenger)
     if version.run_id:
         client().log_dict(version.run_id, decision.model_dump(mode="json"), f"gate/{decision.name}.json")
-    for name, value in _tags(decision).items():
-        if version.tags.get(name) != value:
-            client().set_model_version_tag(model, number, name, value)
+    missing = {name: value for name, value in _tags(decision).items() if version.tags.get(name) != value}
+    tag_version(model, decision.challenger, missing)
     return decision
 
 

@@ -6,7 +6,7 @@ from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.registry.package import alias_version, model_version
 from semivl.registry.reigns import CHAMPION, Reign, champion, crown, follow, now, reigns
-from semivl.registry.tracking import client
+from semivl.registry.tracking import tag_version
 
 
 def rollback(store: Store, model: str, reason: str, by: str, to: int | None = None) -> Reign:
@@ -90,6 +90,5 @@ def _finish(store: Store, reign: Reign) -> Reign:
     if reign.before is not None:
         tags[reign.before] = {"gate.rolled_back": f"to version {reign.version}: {words}"}
     for version, named in tags.items():
-        for name, value in named.items():
-            client().set_model_version_tag(reign.model, str(version), name, value[:5000])
+        tag_version(reign.model, version, {name: value[:5000] for name, value in named.items()})
     return reign

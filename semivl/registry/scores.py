@@ -18,7 +18,7 @@ from semivl.data.store import Store
 from semivl.evaluation.calibration import reliability_plot
 from semivl.evaluation.scores import Evaluation, Scores, per_class
 from semivl.registry.package import model_version
-from semivl.registry.tracking import client
+from semivl.registry.tracking import client, tag_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -83,15 +83,13 @@ def publish_scores(evaluation: Evaluation) -> None:
     scores = evaluation.scores
     assert scores.model_version is not None
     version = model_version(scores.model, scores.model_version)
-    number = str(version.version)
     if version.run_id:
         _log_tables(version.run_id, evaluation)
         _log_metrics(version.run_id, scores)
     tags = {"miou": f"{scores.miou:.2f}", "scores_snapshot": scores.snapshot, "scores_digest": scores.digest}
-    for name, value in tags.items():
-        client().set_model_version_tag(scores.model, number, _tag(scores.split, name), value)
+    tag_version(scores.model, scores.model_version, {_tag(scores.split, n): value for n, value in tags.items()})
     if scores.split == "val":
-        client().update_model_version(scores.model, number, _summary(scores))
+        client().update_model_version(scores.model, str(scores.model_version), _summary(scores))
 
 
 def _tag(split: Split, name: str) -> str:

@@ -46,6 +46,19 @@ def experiment_id() -> str:
     return found.experiment_id
 
 
+def tag_version(model: str, version: int, tags: dict[str, str]) -> None:
+    """Sets tags of a model version. Of two that set a new one at once MLflow refuses one, which is tried again."""
+    from mlflow.exceptions import MlflowException
+
+    for name, value in tags.items():
+        try:
+            client().set_model_version_tag(model, str(version), name, value)
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":
+                raise
+            client().set_model_version_tag(model, str(version), name, value)
+
+
 def run_address(run_id: str) -> str:
     """MLflow's page of the run."""
     return f"{_uri()}/#/experiments/{experiment_id()}/runs/{run_id}"

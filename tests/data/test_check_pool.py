@@ -63,7 +63,8 @@ def pool(workers: int = 1, memory: int = MEMORY, seconds: float = SECONDS) -> Ch
 
 def workers_of(pid: int | None = None) -> list[psutil.Process]:
     """The running workers that a process started."""
-    return [p for p in psutil.Process(pid).children() if "check_worker" in " ".join(p.cmdline())]
+    living = [p for p in psutil.Process(pid).children() if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in living if "check_worker" in " ".join(p.cmdline())]
 
 
 def gone(processes: list[psutil.Process], within: float = 5.0) -> bool:

@@ -1,6 +1,7 @@
 """Two promotions at once, again and again: one champion, one record, and never a promotion without one."""
 
 import threading
+import uuid
 
 import pytest
 
@@ -72,7 +73,7 @@ def back_to_the_first(store: Store, model: str) -> None:
 
 def fresh(rounds: int):
     for number in range(rounds):
-        name = f"race-{number}-{threading.get_native_id()}"
+        name = f"race-{number}-{uuid.uuid4().hex[:8]}"
         client().create_registered_model(name)
         for _ in range(4):
             client().create_model_version(name, "s3://nowhere/model")
