@@ -90,7 +90,7 @@ def judged(promoted: bool = True) -> Decision:
         model="semivl-farm", challenger=4, champion=3, reign=1, dataset="farm", snapshot="0123456789abcdef",
         digest="d" * 16, images=14, challenger_miou=64.2, champion_miou=63.0, difference=1.2, low=0.4, high=2.1,
         confidence=0.95, margin=0.2, rules=rules, promoted=promoted, reason="leads by 1.20 points",
-        decided_at="2026-11-28T06:00:00+00:00", approved_by="Ada" if promoted else None,
+        settings="e" * 8, decided_at="2026-11-28T06:00:00+00:00", approved_by="Ada" if promoted else None,
     )  # fmt: skip
 
 
