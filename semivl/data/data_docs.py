@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from semivl import __version__
 from semivl.config import Suite
 from semivl.data.decode import decode_image
+from semivl.data.html import environment
 from semivl.data.manifest import Manifest, snapshot_key
 from semivl.data.quality_pairs import Alike
 from semivl.data.quality_tables import COLUMNS
@@ -133,15 +134,7 @@ def _thumbnail(store: Store, facts: Facts, key: str) -> str:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment(Path(__file__).parent / "templates")
     made.filters |= {"size": _size, "marked": _marked}
     return made
 

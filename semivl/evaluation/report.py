@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semivl.data.html import environment
 from semivl.evaluation.scores import Scores
 
 
@@ -28,16 +29,8 @@ class Tab:
 
 def write_report(path: Path, scores: Scores, tabs: Sequence[Tab]) -> None:
     """Writes the page to `path`, whole or not at all."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(scores=scores, tabs=tabs)
+    pages = environment(Path(__file__).parent / "templates")
+    page = pages.get_template("report.html.j2").render(scores=scores, tabs=tabs)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(page, encoding="utf-8")

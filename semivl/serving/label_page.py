@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semivl.config import Record
+from semivl.data.html import environment
 from semivl.data.sample import Row
 from semivl.evaluation.overlay import overlay, palette
 
@@ -67,20 +68,12 @@ def card(place: int, row: Row, photo: np.ndarray, mask: np.ndarray, why: Why) ->
 
 def page(head: Head, cards: list[Card]) -> str:
     """The gallery."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = environment(Path(__file__).parent / "templates")
     colours = {
         name: f"#{r:02x}{g:02x}{b:02x}"
         for name, (r, g, b) in zip(head.classes, palette(len(head.classes)).tolist(), strict=True)
     }
-    return environment.get_template("label.html.j2").render(head=head, cards=cards, colours=colours)
+    return pages.get_template("label.html.j2").render(head=head, cards=cards, colours=colours)
 
 
 def _small(photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
