@@ -12,6 +12,7 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from semivl.training.trainer import train
 
 class Silent:
     """An observer that keeps nothing."""
+
+    def samples(self, told: Sequence[str]) -> None: ...
 
     def metrics(self, step: int, values: dict[str, float]) -> None: ...
 

@@ -81,6 +81,11 @@ class DataConfig(Record):
         (), description="ids in the masks, beside 255, of pixels that nobody labelled"
     )
     tags: tuple[str, ...] = Field((), description="CSV, JSONL or Parquet of tags; tags.jsonl and tags.csv where empty")
+    tags_complete: bool = Field(
+        False,
+        description="an image with tags holds no class that they do not name, unless its row has another word in a "
+        "column `complete`; else they name some of what is there",
+    )
     tag_names: str | None = Field(None, description="layout webdataset: list of the names that the numbers in cls mean")
     captions: tuple[str, ...] = Field(
         (), description="CSV, JSONL, Parquet or COCO JSON of captions; captions.jsonl and captions.csv where empty"

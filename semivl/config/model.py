@@ -78,6 +78,10 @@ class TrainConfig(Record):
     decoder_multiplier: float = Field(10.0, gt=0)
     conv_multiplier: float = Field(0.1, ge=0, description="of the encoder's convolutional stem, where it has one")
     weight_decay: float = Field(0.01, ge=0)
+    decay: Literal["all", "matrices"] = Field("all", description="what decays; matrices: no biases, no norms")
+    schedule: Literal["poly", "cosine"] = Field("poly", description="how the learning rate falls to 0")
+    warmup: int = Field(0, ge=0, description="steps in which the learning rate rises to its height")
+    clip: float | None = Field(None, gt=0, description="norm that gradients are cut to; none where empty")
     seed: int = 0
     parent: Parent | None = Field(
         None, description="version of the same model whose weights the training starts from; those of `vlm` where empty"
@@ -92,3 +96,9 @@ class TrainConfig(Record):
         if scale[0] > scale[1]:
             raise ValueError("the smaller one comes first")
         return scale
+
+    @model_validator(mode="after")
+    def _ends_warm(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"a warmup of {self.warmup} steps leaves none of {self.steps}")
+        return self

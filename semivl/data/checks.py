@@ -113,6 +113,7 @@ def examine(source: Source, files: Files, classes: Classes, limits: Limits) -> C
         split=source.split,  # pyright: ignore[reportArgumentType] (None: whoever knows the share decides by the key)
         supervision=supervision_of(source),
         tags=source.tags,
+        tags_complete=source.tags_complete,
         caption=source.caption,
         pixels=pixels,
         ignored=ignored,
@@ -136,7 +137,7 @@ def supervision_of(source: Source) -> Supervision:
     """The strongest kind of supervision that the source has."""
     if source.masked:
         return "mask"
-    if source.tags:
+    if source.tags or source.tags_complete:
         return "tags"
     return "caption" if source.caption else "none"
 

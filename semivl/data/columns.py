@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from semivl.config import DataConfig
 from semivl.data.coco_json import captions_of
@@ -17,6 +17,7 @@ SplitName = Literal["train", "val", "out"]
 """what a source calls an image's split; `out`: neither learned from nor scored"""
 
 _IMAGE = ("image", "file_name", "filename", "image_name", "path", "file")
+_COMPLETE = "complete"
 _CAPTION = ("caption", "text")
 _TAGS = ("tags", "tag", "labels", "label")
 """names of the columns, the first that a table has"""
@@ -32,12 +33,24 @@ _SPLITS: dict[str, SplitName] = {
 }
 
 
-def read_tags(files: SourceFiles, config: DataConfig) -> dict[str, list[str]]:
-    """Each image's tags in `config.tags`, else in tags.jsonl and tags.csv; of several lines all."""
-    tags: dict[str, list[str]] = {}
+class Tags(NamedTuple):
+    """What tables say of an image's tags."""
+
+    names: list[str]
+    complete: bool | None
+    """whether they name all that is there; None where no row says so or otherwise"""
+
+
+def read_tags(files: SourceFiles, config: DataConfig) -> dict[str, Tags]:
+    """Each image's tags in `config.tags`, else in tags.jsonl and tags.csv; of several lines all.
+
+    They are complete where a column `complete` says so in one of the lines.
+    """
+    tags: dict[str, Tags] = {}
     for name in config.tags or _there(files, "tags.jsonl", "tags.csv"):
-        for image, value in _values(name, find_file(files, name), _TAGS, _as_tags):
-            tags.setdefault(image, []).extend(value)
+        for image, (names, complete) in _values(name, find_file(files, name), _TAGS, _as_tags):
+            known = tags.get(image, Tags([], None))
+            tags[image] = Tags([*known.names, *names], complete if known.complete is None else complete or known[1])
     return tags
 
 
@@ -61,7 +74,7 @@ def read_splits(files: SourceFiles, config: DataConfig) -> Iterator[tuple[str, S
     if config.split_table is None:
         return
     data = find_file(files, config.split_table)
-    for image, value in _values(config.split_table, data, (config.split_column,), lambda value, _: [value]):
+    for image, value in _values(config.split_table, data, (config.split_column,), lambda value, *_: [value]):
         yield image, as_split(value[0], config, config.split_table)
 
 
@@ -85,19 +98,27 @@ def _there(files: SourceFiles, *names: str) -> list[str]:
     return [name for name in names if files.has(name)]
 
 
-def _as_tags(value: Any, kind: str) -> list[str] | None:
+def _as_tags(value: Any, kind: str, row: dict[str, Any]) -> tuple[list[str], bool | None] | None:
     """JSON has lists, a CSV's cell has tags with semicolons between."""
     if isinstance(value, str) and kind != ".jsonl":
         value = [tag.strip() for tag in value.split(";") if tag.strip()]
-    return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
+    said = _BOOLEANS.get(str(row.get(_COMPLETE, "")).strip().lower(), "neither")
+    if said == "neither" or not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        return None
+    return value, said
 
 
-def _as_caption(value: Any, _: str) -> str | None:
+_BOOLEANS: dict[str, bool | None] = {
+    "true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": None, "none": None,
+}  # fmt: skip
+
+
+def _as_caption(value: Any, *_: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
 def _values(
-    name: str, data: bytes, columns: tuple[str, ...], read: Callable[[Any, str], Any]
+    name: str, data: bytes, columns: tuple[str, ...], read: Callable[[Any, str, dict[str, Any]], Any]
 ) -> Iterator[tuple[str, Any]]:
     """Each row's image, and its value in the first of the columns as `read` gives it; DATA105 where that is None."""
     kind = PurePosixPath(name).suffix.lower()
@@ -108,7 +129,7 @@ def _values(
         if kind != ".jsonl" and (image is None or column is None):
             lacking, known = (_IMAGE if image is None else columns)[0], ", ".join(map(str, row))
             raise DataError("DATA108", f"{name} has no column {lacking}; it has {known}.", "Name the column so.")
-        value = read(row[column], kind) if column else None
+        value = read(row[column], kind, row) if column else None
         if image is None or not isinstance(row[image], str) or value is None:
             shape = {"image": "NAME.jpg", columns[0]: ["…"] if columns is _TAGS else "…"}
             wanted = json.dumps(shape, ensure_ascii=False) if kind == ".jsonl" else f"an image and its {columns[0]}"

@@ -35,6 +35,8 @@ from semivl.data.store import Store, open_store
 from semivl.settings import home
 
 _STALE = 24 * 3600
+_WORDS = ("supervision", "tags", "tags_complete", "caption")
+"""the fields of a row that say what a source tells of its image, but for the mask"""
 _BYTES_A_PIXEL = 12
 """that a worker may need: a picture in three colours, turned, in grey, and what decoding takes"""
 
@@ -179,7 +181,7 @@ class _Builder:
     def _offered(self, row: Row, source: Source, raw: Files) -> Row | None:
         """HEAD's row as the source has it, where image, mask and words are HEAD's; else None."""
         offered = _told_by(row, source)
-        if (offered.supervision, offered.tags, offered.caption) != (row.supervision, row.tags, row.caption):
+        if any(getattr(offered, name) != getattr(row, name) for name in _WORDS):
             return None
         files = with_class_ids(source, raw, self.classes, Limits.of(self.config))
         same_mask = isinstance(files, Files) and sha256_of(files.mask) == row.mask_sha256
@@ -201,6 +203,7 @@ def _told_by(row: Row, source: Source) -> Row:
         split=source.split,
         supervision=supervision_of(source),
         tags=source.tags,
+        tags_complete=source.tags_complete,
         caption=source.caption,
     )
 
@@ -221,11 +224,12 @@ def _scratch() -> Path:
     return scratch
 
 
-def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, str]:
+def _strongest_first(source: Source) -> tuple[bool, bool, bool, bool, bool, str]:
     return (
         source.split != "val",
         not source.masked,
         not source.tags,
+        not source.tags_complete,
         not source.caption,
         source.image.as_posix(),
     )

@@ -1,8 +1,8 @@
 """Merging: what a dataset holds after samples came to it, worked out on whole columns.
 
 A sample is known by its key. Of two that say different things of it the stronger is kept: evaluation first, so that
-none slips into training, then a mask, tags, a caption; of two as strong the one that came last. So a sample that
-gains a mask supersedes its unlabelled self. `tests/data/test_snapshot.py` holds the same in plain Python.
+none slips into training, then a mask, tags, tags that are complete, a caption; of two as strong the one that came last.
+So a sample that gains a mask supersedes its unlabelled self. `tests/data/test_snapshot.py` holds the same in plain Python.
 """
 
 from collections.abc import Collection
@@ -31,22 +31,23 @@ class Merged:
     changed: int
 
 
-def stronger(row: Row) -> tuple[bool, bool, bool, bool]:
+def stronger(row: Row) -> tuple[bool, ...]:
     """How much is known of a sample, to be compared: evaluation first, so that none slips into training."""
-    return row.split == "val", row.supervision == "mask", bool(row.tags), bool(row.caption)
+    return row.split == "val", row.supervision == "mask", bool(row.tags), row.tags_complete, bool(row.caption)
 
 
 def strength(table: "pa.Table") -> np.ndarray:
-    """(n,) `stronger` of every sample as a number, 0 to 15."""
+    """(n,) `stronger` of every sample as a number, 0 to 31."""
     pc = compute()
     facts = (
         pc.equal(table["split"], "val"),
         pc.equal(table["supervision"], "mask"),
         pc.greater(pc.list_value_length(table["tags"]), 0),
+        table["tags_complete"],
         pc.greater(pc.binary_length(table["caption"]), 0),
     )
-    bits = [pc.fill_null(fact, False).to_numpy().astype(np.int8) for fact in facts]
-    return bits[0] * 8 + bits[1] * 4 + bits[2] * 2 + bits[3]
+    bits = [pc.fill_null(fact, False).to_numpy(zero_copy_only=False).astype(np.int8) for fact in facts]
+    return np.packbits(np.stack([np.zeros_like(bits[0])] * 3 + bits), axis=0)[0].astype(np.int8)
 
 
 def duplicate(source: str, of: str) -> Quarantined:

@@ -26,6 +26,8 @@ class Source:
     """None: by the hash of its key, so that it stays as data grow"""
     mask: Path | None = None
     tags: tuple[str, ...] = ()
+    tags_complete: bool = False
+    """whether what no tag names is not in the image; else the tags are positive-only"""
     caption: str | None = None
     mask_ids: MaskIds = "class"
     annotation: str | None = None
@@ -43,6 +45,7 @@ class Named(NamedTuple):
     split: Split | None
     mask: str | None
     tags: tuple[str, ...]
+    tags_complete: bool
     caption: str | None
     mask_ids: MaskIds
     annotation: str | None
@@ -78,6 +81,8 @@ class Row:
     split: Split
     supervision: Supervision
     tags: tuple[str, ...]
+    tags_complete: bool
+    """whether what no tag names is not in the image"""
     caption: str | None
     pixels: tuple[int, ...]
     """pixels of each class in the mask; empty without a mask"""

@@ -109,6 +109,8 @@ def _values_of(name: str, column: "pa.Array") -> Callable[[int], Any]:
     if pa.types.is_list(column.type):
         edges = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy())])
         return partial(_listed, edges.item, column.flatten())
+    if pa.types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False).item
     if pa.types.is_string(column.type):
         edges, text = text_of(column)
         return partial(_text, edges.item, text)

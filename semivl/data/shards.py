@@ -18,7 +18,7 @@ from semivl.config import Record
 from semivl.data.checks import Checked
 from semivl.data.sample import Row
 
-_TOLD = ("caption", "height", "orientation", "sha256", "source", "supervision", "tags", "width")
+_TOLD = ("caption", "height", "orientation", "sha256", "source", "supervision", "tags", "tags_complete", "width")
 """what KEY.json says of a sample; not its split, which is the snapshot's to decide"""
 _BLOCK, _RECORD = 512, 10_240
 _FLUSHED = 1 << 20
@@ -141,7 +141,7 @@ def _header(name: str, size: int) -> bytes:
 
 def _members(sample: Checked) -> dict[str, bytes]:
     told = {name: getattr(sample.row, name) for name in _TOLD}
-    told = {name: value for name, value in told.items() if value not in (None, ())}
+    told = {name: value for name, value in told.items() if value not in (None, (), False)}
     members = {sample.ending: sample.files.image, "json": _json(told).encode()}
     return members if sample.files.mask is None else members | {"mask.png": sample.files.mask}
 

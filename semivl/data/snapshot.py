@@ -62,6 +62,13 @@ class Snapshot:
             return Samples(table)
         return Samples(where(table, "supervision", [supervision] if isinstance(supervision, str) else supervision))
 
+    def captioned(self, split: Split) -> Samples:
+        """The samples of a split that have a caption, whatever else is known of them."""
+        table = where(self.index, "split", [split])
+        return Samples(
+            table.filter(compute().fill_null(compute().greater(compute().binary_length(table["caption"]), 0), False))
+        )
+
     def find(self, key: str) -> Row | None:
         """The sample of that key."""
         met, places = found_in(self._keys, np.array([key.encode()]))

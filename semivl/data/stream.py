@@ -6,8 +6,8 @@ another number. The n-th sample of the sequence belongs to epoch n // size, and 
 
 `train.batch` is the batch of all ranks together, and each decodes its own slice of it. The crops are drawn for the
 whole batch, from the sizes that the index knows, so a training goes on on another number of ranks with the very
-samples and crops that it would have had. A step takes as many labelled samples as unlabelled ones; both sequences
-have epochs of their own length, so the shorter set comes round more often.
+samples and crops that it would have had. A step takes as many samples of each pool that a method learns from; every
+pool has epochs of its own length, so the shorter one comes round more often.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +28,13 @@ from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image, decode_mask
 from semivl.data.prefetch import FetchAhead
 from semivl.data.sample import Row
+from semivl.data.samples import Samples
+from semivl.data.tags import TagReader
 from semivl.errors import DataError
 
 _QUICKLY_DRAWN = 10_000
+_CAPTIONED_VIEW = 3
+"""number of the draw, beside 0 for the labelled and 1 and 2 for the unlabelled samples"""
 _PREFETCHED = 4
 """batches that each worker process makes ahead"""
 
@@ -42,6 +47,8 @@ class Labelled:
     """(B, 3, S, S) uint8"""
     masks: Tensor
     """(B, S, S) int64, 255 = ignore"""
+    tags: Tensor | None = None
+    """(B, N) int8: see semivl.data.tags"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Unlabelled:
     """(B, S, S) bool: padding"""
     hints: Tensor | None = None
     """(B, S, S) int64 label maps from `guidance.labels`, 255 where unsure"""
+    tags: Tensor | None = None
+    """(B, N) int8: see semivl.data.tags"""
 
     def reversed(self) -> "Unlabelled":
         """The same, the last image first."""
@@ -61,21 +70,44 @@ class Unlabelled:
 
 
 @dataclass(frozen=True)
+class Captioned:
+    """Crops with the captions of their images; nothing else that is known of them."""
+
+    images: Tensor
+    """(B, 3, S, S) uint8"""
+    ignored: Tensor
+    """(B, S, S) bool: padding"""
+    captions: tuple[str, ...]
+    """several captions of an image are lines"""
+    maps: Tensor | None = None
+    """(B, S, S) int64: what the method made of each image before the training (`image_maps`), 255 outside"""
+
+
+@dataclass(frozen=True)
 class Batches:
     """What a step learns from. The partner holds other crops of the same unlabelled photos, for CutMix (spec 1.3)."""
 
-    labelled: Labelled
+    labelled: Labelled | None = None
     unlabelled: Unlabelled | None = None
     partner: Unlabelled | None = None
+    captioned: Captioned | None = None
 
     def to(self, device: torch.device) -> "Batches":
         """The same on a device."""
 
-        def moved(part: Labelled | Unlabelled | None):
-            held = {name: t for name, t in vars(part).items() if t is not None} if part else {}
+        def moved(part: Labelled | Unlabelled | Captioned | None):
+            held = {name: t for name, t in vars(part).items() if isinstance(t, Tensor)} if part else {}
             return part and replace(part, **{name: t.to(device, non_blocking=True) for name, t in held.items()})
 
-        return Batches(moved(self.labelled), moved(self.unlabelled), moved(self.partner))  # pyright: ignore
+        return Batches(**{name: moved(part) for name, part in vars(self).items()})  # pyright: ignore[reportArgumentType]
+
+
+class Pools(NamedTuple):
+    """The samples that a training learns from, by what it sees of them; empty where it does not."""
+
+    labelled: Samples
+    unlabelled: Samples
+    captioned: Samples
 
 
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
@@ -153,18 +185,25 @@ class Steps(Dataset[Batches]):
         maps: LabelMaps | None = None,
         rank: int = 0,
         world: int = 1,
+        captioned: Sequence[Row] = (),
+        image_maps: Path | None = None,
+        tags: TagReader | None = None,
     ) -> None:
-        """`partner`: with other crops of the same unlabelled photos; `maps`: with what they say of the photos.
+        """`partner`: with other crops of the same unlabelled photos; `maps`: with what they say of the photos;
+        `image_maps`: folder of a map KEY.png for each captioned sample; `tags`: with the tags, as it reads them.
 
         Raises:
             DataError: DATA230, the `world` ranks cannot share `train.batch` equally.
         """
         self.cache, self.labelled, self.unlabelled, self.config = cache, labelled, unlabelled, config
+        self.captioned, self.image_maps, self.tags = captioned, image_maps, tags
         self.partner, self.maps = partner, maps
         self.own = share(config.batch, rank, world)
 
     def __getitem__(self, step: int) -> Batches:
-        return Batches(self._labelled(step), *self.views(step))
+        unlabelled, partner = (*self.views(step), None, None)[:2]
+        labelled = self._labelled(step) if len(self.labelled) else None
+        return Batches(labelled, unlabelled, partner, self._captioned(step) if len(self.captioned) else None)
 
     def views(self, step: int) -> list[Unlabelled]:
         """The unlabelled photos of a step, and other crops of them for the partner; none without unlabelled rows."""
@@ -173,18 +212,19 @@ class Steps(Dataset[Batches]):
         rows, views = self._drawn(self.unlabelled, step, (1, 2) if self.partner else (1,))
         images = [decode_image(read_sample(self.cache, row)[0]) for row in rows]
         hints = [self.maps.read(row) for row in rows] if self.maps else None
-        return [_unlabelled(images, hints, crops) for crops in views]
+        tags = self._tags(rows)
+        return [_unlabelled(images, hints, tags, crops) for crops in views]
 
     def shards(self, step: int) -> Iterator[str]:
         """The shards that a step reads, in its order."""
-        for rows in (self.labelled, self.unlabelled):
+        for rows in (self.labelled, self.unlabelled, self.captioned):
             if len(rows):
                 yield from (rows[place].shard for place in self._positions(rows, step)[self.own])
 
     @property
     def steps_an_epoch(self) -> int:
-        """Steps after which every sample came once, of the labelled and of the unlabelled ones."""
-        return -(-max(len(self.labelled), len(self.unlabelled)) // self.config.batch)
+        """Steps after which every sample of every pool came once."""
+        return -(-max(map(len, (self.labelled, self.unlabelled, self.captioned))) // self.config.batch)
 
     def _positions(self, rows: Sequence[Row], step: int) -> list[int]:
         return positions(step, self.config.batch, len(rows), self.config.seed)
@@ -206,16 +246,33 @@ class Steps(Dataset[Batches]):
             assert mask is not None
             images.append(crop_image(decode_image(image), crop))
             masks.append(crop_mask(decode_mask(mask), crop))
-        return Labelled(_planes(images), torch.from_numpy(np.stack(masks)).long())
+        return Labelled(_planes(images), torch.from_numpy(np.stack(masks)).long(), self._tags(rows))
+
+    def _captioned(self, step: int) -> Captioned:
+        rows, [crops] = self._drawn(self.captioned, step, (_CAPTIONED_VIEW,))
+        images = [decode_image(read_sample(self.cache, row)[0]) for row in rows]
+        maps = (
+            [decode_mask((self.image_maps / f"{row.key}.png").read_bytes()) for row in rows]
+            if self.image_maps
+            else None
+        )
+        cut = _unlabelled(images, maps, None, crops)
+        return Captioned(cut.images, cut.ignored, tuple(row.caption or "" for row in rows), cut.hints)
+
+    def _tags(self, rows: Sequence[Row]) -> Tensor | None:
+        """(B, N) int8."""
+        return torch.from_numpy(np.stack([self.tags.read(row) for row in rows])) if self.tags else None
 
 
-def _unlabelled(images: Sequence[Pixels], hints: Sequence[Pixels] | None, crops: Sequence[Crop]) -> Unlabelled:
+def _unlabelled(
+    images: Sequence[Pixels], hints: Sequence[Pixels] | None, tags: Tensor | None, crops: Sequence[Crop]
+) -> Unlabelled:
     cut = _planes([crop_image(image, crop) for image, crop in zip(images, crops, strict=True)])
     ignored = torch.from_numpy(np.stack([outside(crop) for crop in crops]))
     if hints is None:
-        return Unlabelled(cut, ignored)
+        return Unlabelled(cut, ignored, None, tags)
     cut_hints = [crop_mask(hint, crop) for hint, crop in zip(hints, crops, strict=True)]
-    return Unlabelled(cut, ignored, torch.from_numpy(np.stack(cut_hints)).long())
+    return Unlabelled(cut, ignored, torch.from_numpy(np.stack(cut_hints)).long(), tags)
 
 
 def _planes(images: Sequence[Pixels]) -> Tensor:

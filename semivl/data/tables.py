@@ -35,6 +35,7 @@ def index_schema() -> "pa.Schema":
         "orientation": pa.int8(),
         "brightness": pa.float64(),
         "tags": words,
+        "tags_complete": pa.bool_(),
         "pixels": pa.list_(count),
     }
     return pa.schema([(f.name, types.get(f.name, text)) for f in fields(Row)])
@@ -50,13 +51,18 @@ def index_table(rows: Iterable[Row]) -> "pa.Table":
 
 
 def as_index(table: "pa.Table") -> "pa.Table":
-    """The table in the index's columns and types, each in one piece; null where an older index has no such column."""
+    """The table in the index's columns and types, each in one piece; where an older index has no such column, null, or
+    False where that is what it meant."""
     import pyarrow as pa
 
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in index_schema()
-    ]
+    def column(field: "pa.Field") -> Any:
+        if field.name in table.column_names:
+            return table[field.name].cast(field.type)
+        if pa.types.is_boolean(field.type):
+            return pa.array(np.zeros(len(table), bool))
+        return pa.nulls(len(table), field.type)
+
+    columns = [column(field) for field in index_schema()]
     return pa.table(columns, schema=index_schema()).combine_chunks()
 
 
@@ -129,13 +135,19 @@ def content_hash(about: str, table: "pa.Table") -> str:
     Every column goes in as its name, which of its values are null, the lengths of those that have one, and all the
     values on end (text as UTF-8, numbers as 64 bits, the lowest byte first). Chunks, dictionaries, widths of
     numbers, what stands behind a null and Parquet's version leave no trace in that. The order of the rows does.
+    A column of truths in which none is true leaves no trace either: an older index lacks it and means the same.
     """
+    import pyarrow as pa
+
     digest = hashlib.sha256(about.encode())
     digest.update(len(table).to_bytes(8, "little"))
     table = as_index(table)
     for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_boolean(column.type) and not column.true_count:
+            continue
         digest.update(name.encode())
-        _feed(digest.update, table[name].combine_chunks())
+        _feed(digest.update, column)
     return digest.hexdigest()[:16]
 
 
@@ -152,7 +164,8 @@ def _feed(update: Callable[[Any], None], column: "pa.Array") -> None:
         update(text_of(column.drop_null())[1])
     else:
         wide = "<f8" if pa.types.is_floating(column.type) else "<i8"
-        update(_numpy(column.fill_null(0)).astype(wide))
+        nothing = False if pa.types.is_boolean(column.type) else 0
+        update(_numpy(column.fill_null(nothing)).astype(wide))
 
 
 def text_of(column: "pa.Array") -> tuple[np.ndarray, memoryview]:

@@ -75,12 +75,21 @@ class SentenceEncoder(nn.Module):
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """(B, D) embeddings of token ids (B, L) as the tokenizer gives them."""
         filled = text == PADDING
-        x = self.norm(self.words(text) + self.position[: text.shape[1]])
+        mean = mean_of_words(self.layered(self.words(text), filled), filled)
+        return F.normalize(mean, dim=-1) if normalize else mean
+
+    def layered(self, embedded: Tensor, filled: Tensor) -> Tensor:
+        """(B, L, D) after the last layer, of token embeddings (B, L, D); `filled` (B, L) bool is not attended to."""
+        x = self.norm(embedded + self.position[: embedded.shape[1]])
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=filled)
-        kept = (~filled).unsqueeze(-1).to(x.dtype)
-        mean = (x * kept).sum(1) / kept.sum(1).clamp(min=1)
-        return F.normalize(mean, dim=-1) if normalize else mean
+        return x
+
+
+def mean_of_words(x: Tensor, filled: Tensor) -> Tensor:
+    """(B, D), the mean of tokens (B, L, D) that are not `filled`."""
+    kept = (~filled).unsqueeze(-1).to(x.dtype)
+    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def load_sentence_encoder(folder: Path) -> tuple[SentenceEncoder, Tokenizer]:

@@ -5,14 +5,16 @@ A new method is one file here that ends in `METHOD = ...`, one YAML in conf/meth
 
 import importlib
 import pkgutil
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from semivl.config import Classes, MethodConfig, Record, check
 from semivl.data.sample import Supervision
-from semivl.data.stream import Batches
+from semivl.data.stream import Batches, Pools
 from semivl.errors import ConfigError
 from semivl.methods.parts import average
 from semivl.nets.vlm import DenseVLM
@@ -21,40 +23,80 @@ Losses = dict[str, Tensor]
 """Scalars by name; `total` is the one to minimise."""
 
 
-class Method(Protocol):
+TEACHER, LEARNER = "teacher.", "learner."
+"""what the names of parts begin with that are for training alone; see `Method.build`"""
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """What a method makes of each captioned image once, before the first step, and gets cropped along with it."""
+
+    key: str
+    """stands for all that decides a map besides the image"""
+    make: Callable[[Tensor], Tensor]
+    """(3, H, W) in [0, 1] to (H, W) uint8, where 255 says nothing"""
+
+
+class Method:
     """What the trainer, the evaluation and the registry know of a method."""
 
-    needs: frozenset[Supervision]
-    """kinds of sample that it learns from"""
-    takes_guide: bool
-    """whether a training learns from a guide's labels"""
-    passes: tuple[int, int]
-    """images that encoder and decoder process with gradients, for each image of a batch"""
-    partner: bool
-    """whether a step needs other crops of its unlabelled photos too, for CutMix"""
+    class Settings(Record):
+        """What the method can be told in its YAML."""
 
-    def __init__(self, settings: Any) -> None: ...
+    needs: frozenset[Supervision] = frozenset()
+    """kinds of supervision that it learns from, each with the samples that it is given. `mask`: the masked ones.
+    `none`: all without a mask, whatever else is known of them. `tags`: those without a mask that have tags. `caption`:
+    all that have a caption, which is all it sees of them. Empty: it learns nothing, and `build` makes the model."""
+    takes_guide: bool = False
+    """whether a training learns from a guide's labels"""
+    passes: tuple[int, int] = (1, 1)
+    """images that encoder and decoder process with gradients, for each image of a batch"""
+    partner: bool = False
+    """whether a step needs other crops of its unlabelled photos too, for CutMix"""
+    reads_text: ClassVar[bool] = False
+    """whether `build` reads text of its own with the vision-language model's text tower, `vlm.language`"""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
 
     def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
         """The model. `guide` gives dense guidance in training, to a method that takes it.
 
-        Parts by name: `encoder` and its `stem` have learning rates of their own. Made for training alone are `teacher`,
-        made anew from the guide whenever it is needed, and `average`, a moving average of the model, which takes the
-        model's place in the end.
+        Parts by name: `encoder` and its `stem` have learning rates of their own. For training alone are `teacher`,
+        frozen and made anew whenever it is needed; `learner`, learned and kept in checkpoints, but no part of the
+        finished model; and `average`, a moving average of the model, which takes the model's place in the end.
         """
-        ...
+        raise NotImplementedError
+
+    def survey(self, pools: Pools, classes: Classes) -> list[str]:
+        """What is worth saying of the samples before the first step, in sentences.
+
+        Raises:
+            TrainingError: the method cannot learn from them.
+        """
+        return []
+
+    def image_maps(self, model: nn.Module) -> ImageMaps | None:
+        """What is to be made of each captioned image once; None where nothing is."""
+        return None
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
         """The losses of one step; `progress` goes from 0 to 1."""
-        ...
+        raise NotImplementedError
+
+    def finish(self, model: nn.Module) -> None:
+        """What is left to do after the last step, so that the finished model needs nothing that is for training."""
 
     def describe(self) -> dict[str, str]:
         """Its losses by name, in words: of what, and with which weight."""
-        ...
+        return {}
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
-        ...
+        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]; their softmax are the probabilities.
+
+        In evaluation those of the moving average, where the model keeps one.
+        """
+        return (model if model.training else getattr(model, average.NAME, model))(images)
 
 
 def names() -> list[str]:
@@ -89,13 +131,13 @@ def evolving_state(model: nn.Module) -> dict[str, Tensor]:
     """What a training changes: learned parameters, running statistics, the moving average."""
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad and not n.startswith(f"{average.NAME}.")}
     state = model.state_dict()
-    return {k: v.detach() for k, v in state.items() if k not in frozen and not k.startswith("teacher.")}
+    return {k: v.detach() for k, v in state.items() if k not in frozen and not k.startswith(TEACHER)}
 
 
 def inference_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the finished model: of its moving average where it keeps one, without the teacher."""
+    """The weights of the finished model: of its moving average where it keeps one, without what is for training."""
     kept = getattr(model, average.NAME, model)
-    return {k: v.detach().contiguous() for k, v in kept.state_dict().items() if not k.startswith("teacher.")}
+    return {k: v.detach().contiguous() for k, v in kept.state_dict().items() if not k.startswith((TEACHER, LEARNER))}
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Unlabelled
-from semivl.methods import Losses, as_float
+from semivl.methods import Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
 from semivl.methods.parts.guidance import Guidance, GuidanceSettings
 from semivl.methods.parts.losses import (
@@ -34,11 +34,11 @@ from semivl.nets.segmenter import Segmenter, joined, part, perturbed
 from semivl.nets.vlm import DenseVLM
 
 
-class SemiVL:
+class SemiVL(Method):
     """Consistency training of the language-guided model."""
 
     passes = (4, 5)
-    needs = frozenset({"mask", "tags", "caption", "none"})
+    needs = frozenset({"mask", "none"})
 
     class Settings(Record):
         decoder: DecoderShape = DecoderShape()
@@ -82,11 +82,8 @@ class SemiVL:
             "guidance": f"{g.weight} falling to 0 x ({views}): {guide}" if g.weight else "none",
         }
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        return model(images) if model.training else getattr(model, NAME, model)(images)
-
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
-        assert isinstance(model, Segmenter) and batches.unlabelled is not None
+        assert isinstance(model, Segmenter) and batches.labelled is not None and batches.unlabelled is not None
         labelled, unlabelled = batches.labelled, batches.unlabelled
         partner = batches.partner if self.partner else unlabelled.reversed()
         assert partner is not None

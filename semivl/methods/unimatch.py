@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from semivl.config import Classes, Record
 from semivl.data.stream import Batches
 from semivl.errors import ConfigError
-from semivl.methods import Losses, as_float
+from semivl.methods import Losses, Method, as_float
 from semivl.methods.parts.losses import (
     PseudoLabels,
     confident_share,
@@ -80,12 +80,11 @@ class UniMatchModel(nn.Module):
         return F.interpolate(cells, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class UniMatch:
+class UniMatch(Method):
     """Consistency training by image and feature perturbation."""
 
-    takes_guide = False
     passes = (4, 5)
-    needs = frozenset({"mask", "tags", "caption", "none"})
+    needs = frozenset({"mask", "none"})
 
     class Settings(Record):
         features: Literal["normed", "clip"] = Field(
@@ -122,11 +121,8 @@ class UniMatch:
             "consistency": f"1/2 x ({views}): own labels, confidence >= {self.settings.confidence}",
         }
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        return model(images)
-
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
-        assert isinstance(model, UniMatchModel) and batches.unlabelled is not None
+        assert isinstance(model, UniMatchModel) and batches.labelled is not None and batches.unlabelled is not None
         labelled, unlabelled = batches.labelled, batches.unlabelled
         partner = batches.partner if self.partner else unlabelled.reversed()
         assert partner is not None

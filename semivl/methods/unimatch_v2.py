@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches
-from semivl.methods import Losses, as_float
+from semivl.methods import Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
 from semivl.methods.parts.losses import (
     PseudoLabels,
@@ -58,22 +58,17 @@ class UniMatchV2Model(nn.Module):
         return F.interpolate(cells, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class UniMatchV2:
+class UniMatchV2(Method):
     """Consistency training with an averaged teacher and complementary dropout."""
 
-    takes_guide = False
     passes = (3, 3)
-    needs = frozenset({"mask", "tags", "caption", "none"})
-    partner = False
+    needs = frozenset({"mask", "none"})
 
     class Settings(Record):
         head: DptShape = DptShape()  # pyright: ignore[reportCallIssue]
         trains: Trained = Field("all", description="what of the encoder learns; spatial: attention and positions")
         confidence: float = Field(0.95, ge=0, le=1, description="pseudo-labels with less are not learned from")
         ohem: bool = Field(False, description="learn from the hardest labelled pixels only, as published on Cityscapes")
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
         """The student, for training with its average; there is no guidance."""
@@ -91,12 +86,8 @@ class UniMatchV2:
             "consistency": f"1/2 x ({views}): the average's labels, confidence >= {self.settings.confidence}",
         }
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Logits of the average, where the model has one and is not training."""
-        return model(images) if model.training else getattr(model, NAME, model)(images)
-
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
-        assert isinstance(model, UniMatchV2Model) and batches.unlabelled is not None
+        assert isinstance(model, UniMatchV2Model) and batches.labelled is not None and batches.unlabelled is not None
         labelled, unlabelled = batches.labelled, batches.unlabelled
         weak = as_float(unlabelled.images)
         count = len(weak)

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from semivl.config import Classes, Record, VlmConfig
 from semivl.errors import ConfigError
 from semivl.language import sentence
-from semivl.language.text import ClassText, TextEncoder, Tokenizer, class_text
+from semivl.language.text import TextEncoder, Tokenizer, class_text
+from semivl.language.tower import ProjectedTower, text_tower
 from semivl.nets import open_clip_loading
 from semivl.nets.conv_stem import IMAGENET_MEAN, IMAGENET_STD
 from semivl.nets.encoder import Architecture, DenseEncoder, resized_positions
@@ -59,15 +60,25 @@ class ProjectedText(nn.Module):
         return F.normalize(projected, dim=-1) if normalize else projected
 
 
-def load_aligned(folder: Path, config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
+def load_aligned(folder: Path, config: VlmConfig, classes: Classes, side: int, language: bool = False) -> DenseVLM:
     """The folder's encoder, its position table resized for images of `side` pixels, and the class map's embeddings.
+
+    Args:
+        language: keep the text tower, where there is one.
 
     Raises:
         ConfigError: CONF020 a file is missing, CONF021 one cannot be used, CONF022 weights do not fit; what
             `load_open_clip` raises for its text encoder.
     """
     described, encoder = load_encoder(folder, config, side)
-    return DenseVLM(encoder, _class_text(folder, described, classes))
+    if described.text is None:
+        return DenseVLM(encoder, None)
+    inner, tokenizer, projection = _text_side(folder, described)
+    model = ProjectedText(inner, projection)
+    digest = text_digest(folder, described.text)
+    text = class_text(model, tokenizer, classes, digest, home() / "cache" / "text")
+    tower = ProjectedTower(text_tower(inner, tokenizer), projection) if language else None
+    return DenseVLM(encoder, text, tower)
 
 
 def load_encoder(folder: Path, config: VlmConfig, side: int) -> tuple[Described, DenseEncoder]:
@@ -193,12 +204,11 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         raise ConfigError("CONF022", f"{path} does not fit {CONFIG_FILE}: {said}.", "Mend either.") from None
 
 
-def _class_text(folder: Path, described: Described, classes: Classes) -> ClassText | None:
-    if described.text is None:
-        return None
-    inner, tokenizer = load_text_encoder(
-        str(folder / TEXT_FOLDER) if isinstance(described.text, str) else described.text
-    )
+def _text_side(folder: Path, described: Described) -> tuple[TextEncoder, Tokenizer, Tensor]:
+    """The text encoder, its tokenizer, and the projection (D, the encoder's own D) behind it."""
+    assert described.text is not None
+    source = str(folder / TEXT_FOLDER) if isinstance(described.text, str) else described.text
+    inner, tokenizer = load_text_encoder(source)
     projection = weights(folder / PROJECTION_FILE).get("projection")
     width = described.architecture.embedding
     found = None if projection is None else tuple(projection.shape)
@@ -206,8 +216,7 @@ def _class_text(folder: Path, described: Described, classes: Classes) -> ClassTe
     if projection is None or found != (width, made):
         what = f"{folder / PROJECTION_FILE} has a projection of {found}, not of {(width, made)}"
         raise ConfigError("CONF022", f"{what}.", "Make the folder anew.")
-    model = ProjectedText(inner, projection)
-    return class_text(model, tokenizer, classes, text_digest(folder, described.text), home() / "cache" / "text")
+    return inner, tokenizer, projection
 
 
 def text_digest(folder: Path, text: str | VlmConfig) -> str:

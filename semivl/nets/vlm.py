@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from semivl.config import Classes, VlmConfig
 from semivl.errors import ConfigError
 from semivl.language.text import ClassText, class_text, classes_of_phrases, definition_prompts
+from semivl.language.tower import TextTower, text_tower
 from semivl.nets import open_clip_loading
 from semivl.nets.conversion import from_open_clip, from_timm
 from semivl.nets.encoder import Architecture, DenseEncoder, Features
@@ -29,6 +30,8 @@ class DenseVLM:
     """images (B, 3, H, W) in [0, 1] to `Features`"""
     text: ClassText | None
     """None for an encoder that knows no text"""
+    language: TextTower | None = None
+    """the text side itself, frozen, for methods that read captions; None unless it was asked for"""
 
     def student(self) -> DenseEncoder:
         """A copy of the encoder for a method to train.
@@ -60,17 +63,33 @@ class DenseVLM:
             raise ConfigError("CONF018", what, "Choose a vision-language model, or method unimatch_v2.")
         return self.text
 
+    def required_language(self, who: str) -> TextTower:
+        """The text tower.
 
-def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
+        Raises:
+            ConfigError: CONF040, there is none.
+        """
+        if self.language is None:
+            what = f"{who} reads captions with the text encoder of vlm, which has none that could be used for that."
+            remedy = "Choose a vision-language model of open_clip, or an aligned: folder with a text encoder."
+            raise ConfigError("CONF040", what, remedy)
+        return self.language
+
+
+def load_vlm(config: VlmConfig, classes: Classes, side: int, language: bool = False) -> DenseVLM:
     """The pretrained model that `config` names, its position table resized for images of `side` pixels.
 
+    Args:
+        language: keep the text tower, where there is one, for a method that reads captions.
+
     Raises:
-        ConfigError: the model or its weights cannot be loaded (see `load_open_clip` and `load_timm`).
+        ConfigError: the model or its weights cannot be loaded (see `load_open_clip` and `load_timm`); CONF041 its text
+            tower cannot be kept.
     """
     if config.model.startswith(ALIGNED):
         from semivl.nets.aligned import load_aligned
 
-        return load_aligned(ROOT / config.model.removeprefix(ALIGNED), config, classes, side)
+        return load_aligned(ROOT / config.model.removeprefix(ALIGNED), config, classes, side, language)
     if config.model.startswith(SPOKEN):
         from semivl.nets.spoken import load_spoken
 
@@ -82,7 +101,8 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
         model: Any
         model, tokenizer = load_open_clip(config)
         text = class_text(model, tokenizer, classes, identity(config), home() / "cache" / "text")
-        vlm = DenseVLM(from_open_clip(model.visual, config, patch_grid(model.visual.patch_size, side)), text)
+        encoder = from_open_clip(model.visual, config, patch_grid(model.visual.patch_size, side))
+        vlm = DenseVLM(encoder, text, text_tower(model, tokenizer) if language else None)
     if isinstance(vlm.encoder, DenseEncoder) and vlm.encoder.stem:
         vlm.encoder.stem.load_pretrained()
     return vlm

@@ -10,6 +10,7 @@ compared, or begun with others, is trained anew: weights of before say nothing o
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,9 @@ class Curve:
     def __init__(self, journal: Path) -> None:
         self._journal = journal
         self.loss = _read_curve(journal)
+
+    def samples(self, told: Sequence[str]) -> None:
+        """Nothing: they are told in the first training's run."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Keeps the loss."""

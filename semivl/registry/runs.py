@@ -7,6 +7,7 @@ dataset input, overlays of fixed validation images, and the experiment as YAML.
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,10 @@ class RunLogger:
             run_id, sampling_interval=_SYSTEM_SECONDS, resume_logging=True, tracking_uri=settings().mlflow_uri
         )
         self._monitor.start()
+
+    def samples(self, told: Sequence[str]) -> None:
+        """What the training learns from, in sentences: the run's artifact samples.txt."""
+        self._client.log_text(self.run_id, "\n".join(told) + "\n", "samples.txt")
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Points of the run's curves; a step that the run already has is passed over."""

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from semivl.config import Config
-from semivl.methods import Method
+from semivl.methods import LEARNER, TEACHER, Method
 from semivl.methods.parts.losses import Target, cross_entropy_sums
 
 MIB = 2**20
@@ -65,7 +65,8 @@ class Needs(NamedTuple):
 def expected(config: Config, method: Method, model: nn.Module) -> Needs:
     """What `model` needs to be trained and to predict as `config` says; its weights are not touched.
 
-    The training step is rehearsed as one pass over all the images that its method takes gradients through.
+    The training step is rehearsed as one pass over all the images that its method takes gradients through, or where a
+    model is not made of features and cells, as a prediction of a batch with gradients.
     """
     weights = sum(t.nbytes for t in model.state_dict().values())
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
@@ -76,7 +77,7 @@ def expected(config: Config, method: Method, model: nn.Module) -> Needs:
         with torch.no_grad():
             images = torch.empty(e.batch, 3, e.window, e.window)
             prediction = _peak(model, lambda m: method.predict(m.eval(), images))
-    kept = sum(v.nbytes for k, v in model.state_dict().items() if not k.startswith(("teacher.", "average.")))
+    kept = sum(v.nbytes for k, v in model.state_dict().items() if not k.startswith((TEACHER, LEARNER, "average.")))
     return Needs(weights / MIB, (weights + 2 * trained + training) / MIB, (kept + prediction) / MIB)
 
 
@@ -101,6 +102,9 @@ def _peak(model: nn.Module, function: Callable[[nn.Module], Any]) -> int:
 
 
 def _rehearse(method: Method, model: Any, batch: int, crop: int) -> None:
+    if not (hasattr(model, "features") and hasattr(model, "cells")):
+        method.predict(model, torch.empty(batch, 3, crop, crop)).sum().backward()
+        return
     encoded, decoded = (batch * passes for passes in method.passes)
     seen = model.features(torch.empty(encoded, 3, crop, crop))
     again = torch.arange(decoded) % encoded

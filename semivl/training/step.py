@@ -1,5 +1,7 @@
 """One update of the weights, the optimiser and its schedule (SemiVL; spec 1.2)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -25,34 +27,55 @@ def take_step(
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
-    with torch.autocast(batch.labelled.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         losses = method.training_step(model, batch, step / config.steps)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
+    if config.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
     after_step(model, step)
     return {name: value.detach() for name, value in losses.items()}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Polynomial decay of power 0.9, set after each update: steps 0 and 1 both run at the initial rate (spec 1.2)."""
+    """The rate of a step: a linear warm-up, then the schedule's decay.
+
+    `poly` is a polynomial decay of power 0.9, set after each update: steps 0 and 1 both run at the initial rate (spec
+    1.2). `cosine` is half a wave from the warm-up's end to 0.
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / (config.warmup + 1)
+    if config.schedule == "cosine":
+        return (
+            config.learning_rate * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup))) / 2
+        )
     return config.learning_rate * (1 - max(0, step - 1) / config.steps) ** 0.9
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the pretrained encoder, its convolutional stem and the rest; all that trains decays (spec 1.2).
+    """AdamW over the pretrained encoder, its convolutional stem and the rest (spec 1.2).
 
-    Few groups, so that torch updates many tensors in one call (spec 7.8).
+    Few groups, so that torch updates many tensors in one call (spec 7.8). All that trains decays, or with
+    `decay: matrices` not what has one dimension.
     """
     rates = {
         "encoder.stem.": config.conv_multiplier,
         "encoder.": config.backbone_multiplier,
         "": config.decoder_multiplier,
     }
-    grouped: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
+    grouped: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            grouped[next(prefix for prefix in rates if name.startswith(prefix))].append(parameter)
-    groups = [{"params": grouped[prefix], "multiplier": rates[prefix]} for prefix in rates if grouped[prefix]]
+            prefix = next(prefix for prefix in rates if name.startswith(prefix))
+            decays = config.decay == "all" or parameter.dim() > 1
+            grouped.setdefault((prefix, decays), []).append(parameter)
+    groups = [
+        {"params": grouped[prefix, decays], "multiplier": rates[prefix]} | ({} if decays else {"weight_decay": 0.0})
+        for prefix in rates
+        for decays in (True, False)
+        if (prefix, decays) in grouped
+    ]
     fused = next(model.parameters()).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)

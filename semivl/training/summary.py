@@ -31,7 +31,8 @@ def summary(config: Config) -> dict[str, Rows]:
     with torch.device("meta"):
         vlm = outline_vlm(config.vlm, config.classes, config.train.crop)
         guide = chosen_guide(config, vlm, outline_vlm)
-        model = method.build(config.classes, vlm, True, guide)
+        # what reads text of its own is outlined as it is when finished: text towers have no outline
+        model = method.build(config.classes, vlm, not method.reads_text, guide)
     apply_compute(model, config.compute.model_copy(update={"compile": False}))
     needs = expected(config, method, model)
     t = config.train

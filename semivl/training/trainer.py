@@ -5,7 +5,7 @@ A training that was killed and resumed takes the very steps of an unbroken one, 
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from semivl.data.decode import decode_image
 from semivl.data.samples import Samples
 from semivl.data.snapshot import Snapshot
 from semivl.data.store import Store
-from semivl.data.stream import Batches, LabelMaps, Steps, batches
+from semivl.data.stream import Batches, LabelMaps, Pools, Steps, batches
+from semivl.data.tags import TagReader
 from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
 from semivl.evaluation.window import segment
@@ -32,7 +33,9 @@ from semivl.nets.vlm import DenseVLM, load_vlm
 from semivl.settings import ROOT, home
 from semivl.training.bundle import is_whole, save_bundle, train_key
 from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
+from semivl.training.image_maps import made_maps
 from semivl.training.parent import load_parent
+from semivl.training.pools import counts, training_pools
 from semivl.training.step import build_optimizer, learning_rate, take_step
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ PREVIEWS = 4
 
 class Observer(Protocol):
     """Who is told how a training goes."""
+
+    def samples(self, told: Sequence[str]) -> None: ...
 
     def metrics(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -66,9 +71,9 @@ def train(
 
     Raises:
         ConfigError: the method or the vision-language model cannot be used.
-        TrainingError: TRAIN001 no labelled images, TRAIN002 no unlabelled ones for a method that needs them,
-            TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label maps to guide,
-            TRAIN010 the parent is a model of another kind.
+        TrainingError: TRAIN001, TRAIN002, TRAIN012 or TRAIN013 no samples of a kind that the method needs, or what its
+            survey of them finds, TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label
+            maps to guide, TRAIN010 the parent is a model of another kind.
     """
     bundle = folder / "model"
     if is_whole(bundle):
@@ -78,26 +83,45 @@ def train(
         torch.set_num_threads(config.compute.threads)
     torch.manual_seed(config.train.seed)
     method = create(config.method)
-    vlm = load_vlm(config.vlm, config.classes, config.train.crop)
+    vlm = load_vlm(config.vlm, config.classes, config.train.crop, method.reads_text)
     model = method.build(config.classes, vlm, True, chosen_guide(config, vlm)).to(device).train()
     apply_compute(model, config.compute)
-    optimizer = build_optimizer(model, config.train)
-    key = key or train_key(config, snapshot.manifest.version)
-    fetch(store, key, folder)
-    found = newest_whole(folder)
-    if parent and not found:  # a checkpoint has left the parent behind
-        load_parent(parent, config, model, vlm.student().architecture)
-    start = load_checkpoint(found, model, optimizer) if found else 0
-    cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
-    labelled, unlabelled = training_rows(snapshot, method)
-    maps = label_maps(config, unlabelled)
-    steps = Steps(cache, labelled, unlabelled, config.train, method.partner, maps)
-    log.info("steps %d to %d on %s: %s", start, config.train.steps, device, counts(steps))
-    run = Run(config, method, model, optimizer, device, observer, folder, store, key)
-    incoming = batches(steps, start, config.train.steps, config.compute.workers)
-    run.steps(start, incoming, preview_images(snapshot, cache))
+    pools = training_pools(snapshot, method)
+    told = [f"Learned from: {counts(pools)}.", *method.survey(pools, config.classes)]
+    observer.samples(told)
+    for sentence in told:
+        log.info(sentence)
+    if method.needs:
+        optimizer = build_optimizer(model, config.train)
+        key = key or train_key(config, snapshot.manifest.version)
+        run = Run(config, method, model, optimizer, device, observer, folder, store, key)
+        start = run.resume()
+        if parent and not start:  # a checkpoint has left the parent behind
+            load_parent(parent, config, model, vlm.student().architecture)
+        cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
+        steps = prepared_steps(config, method, model, pools, cache)
+        log.info("steps %d to %d on %s", start, config.train.steps, device)
+        incoming = batches(steps, start, config.train.steps, config.compute.workers)
+        run.steps(start, incoming, preview_images(snapshot, cache))
+    method.finish(model)
     save_bundle(bundle, config, model, vlm.student().architecture)
     return bundle
+
+
+def prepared_steps(config: Config, method: Method, model: nn.Module, pools: Pools, cache: ShardCache) -> Steps:
+    """The batches by step number, after what the method makes of each captioned image is made."""
+    maps = method.image_maps(model)
+    return Steps(
+        cache,
+        pools.labelled,
+        pools.unlabelled,
+        config.train,
+        method.partner,
+        label_maps(config, pools.unlabelled),
+        captioned=pools.captioned,
+        image_maps=made_maps(maps, pools.captioned, cache, home() / "cache" / "maps") if maps else None,
+        tags=TagReader(config.classes),
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,12 @@ class Run:
     folder: Path
     store: Store
     key: str
+
+    def resume(self) -> int:
+        """Puts the newest whole checkpoint of this machine or S3 in place; the steps it has done, 0 without one."""
+        fetch(self.store, self.key, self.folder)
+        found = newest_whole(self.folder)
+        return load_checkpoint(found, self.model, self.optimizer) if found else 0
 
     def steps(self, start: int, incoming: Iterable[Batches], previews: dict[str, Tensor]) -> None:
         """Takes the steps from `start` on, telling the observer on the way."""
@@ -182,27 +212,6 @@ class Run:
 
     def _predict(self, images: Tensor) -> Tensor:
         return self.method.predict(self.model, images.to(self.device))
-
-
-def training_rows(snapshot: Snapshot, method: Method) -> tuple[Samples, Samples]:
-    """The labelled rows and, for a method that learns from them, the unlabelled ones."""
-    labelled = snapshot.rows("train", "mask")
-    unlabelled = snapshot.rows("train", method.needs - {"mask"})
-    dataset = f"{snapshot.manifest.dataset}@{snapshot.manifest.version}"
-    if not labelled:
-        raise TrainingError("TRAIN001", f"{dataset} has no labelled training image.", "Add masks and ingest again.")
-    if not unlabelled and method.needs != {"mask"}:
-        raise TrainingError(
-            "TRAIN002",
-            f"{dataset} has no unlabelled image to learn from.",
-            "Add some, or use method supervised.",
-        )
-    return labelled, unlabelled
-
-
-def counts(steps: Steps) -> str:
-    """In words, what a training learns from."""
-    return f"{len(steps.labelled)} labelled and {len(steps.unlabelled)} unlabelled images"
 
 
 def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from semivl.data.source_files import FileInfo, LocalFiles
 from semivl.data.store import Store
 from semivl.errors import StoreError
 
-NAMED = Named("a.jpg", "train", "a.png", (), None, "class", None)
+NAMED = Named("a.jpg", "train", "a.png", (), False, None, "class", None)
 INFOS = {name: FileInfo(name, 1, "1") for name in ("a.jpg", "a.png")}
 
 

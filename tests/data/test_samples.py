@@ -67,7 +67,7 @@ def test_pickled_samples_keep_what_reading_them_takes(expected):
 def test_pickled_sample_is_small():
     made = [
         Row(f"{n:016x}", f"{n // 500:064}", n * 99_999, 99_000 + n, None, None, f"{n:064x}", None, "f" * 16, 500, 375,
-            1, "train", "none", (), None, (), 0, 99.5, f"images/{n}.jpg")
+            1, "train", "none", (), False, None, (), 0, 99.5, f"images/{n}.jpg")
         for n in range(20_000)
     ]  # fmt: skip
     assert len(pickle.dumps(Samples(index_table(made)))) < 100 * len(made)

@@ -18,11 +18,13 @@ from semivl.data.merge import distinct, duplicate, merged, relocated, strength, 
 from semivl.data.sample import Row
 from semivl.data.samples import Samples
 from semivl.data.shards import ShardEntry, shard_key
-from semivl.data.tables import content_hash, from_parquet, index_table, sorted_by_key, to_parquet
+from semivl.data.tables import as_index, content_hash, from_parquet, index_table, sorted_by_key, to_parquet
 from semivl.errors import DataError
 
 
-def row(name: str, split="train", mask=True, shard="s1", tags=(), caption=None, source=None) -> Row:
+def row(
+    name: str, split="train", mask=True, shard="s1", tags=(), tags_complete=False, caption=None, source=None
+) -> Row:
     key = f"{name:0>16}"
     return Row(
         key=key,
@@ -40,6 +42,7 @@ def row(name: str, split="train", mask=True, shard="s1", tags=(), caption=None, 
         split=split,
         supervision="mask" if mask else "tags" if tags else "caption" if caption else "none",
         tags=tags,
+        tags_complete=tags_complete,
         caption=caption,
         pixels=(60, 10, 10) if mask else (),
         ignored=0,
@@ -195,6 +198,7 @@ some_rows = st.lists(
         mask=st.booleans(),
         shard=st.sampled_from(["s1", "s2"]),
         tags=st.sampled_from([(), ("cat",), ("cat", "dog"), ("dog", "cat")]),
+        tags_complete=st.booleans(),
         caption=st.sampled_from([None, "", "a cat"]),
         source=st.sampled_from(["images/0.jpg", "images/1.jpg"]),
     ),
@@ -225,7 +229,7 @@ def test_merging_columns_is_merging_rows(steps):
 def test_strength_orders_as_stronger_does(rows):
     ranks = strength(index_table(rows)).tolist()
     for one, rank in zip(rows, ranks, strict=True):
-        assert rank == sum(bit << place for bit, place in zip(stronger(one), (3, 2, 1, 0), strict=True))
+        assert rank == sum(bit << place for bit, place in zip(stronger(one), (4, 3, 2, 1, 0), strict=True))
 
 
 @examples(deadline=None)
@@ -244,7 +248,7 @@ def test_version_is_of_what_the_table_says_not_of_how_it_lies_in_memory(rows, cu
 
 @pytest.mark.parametrize(
     "change",
-    [{"caption": ""}, {"caption": "x"}, {"tags": ("a", "b")}, {"tags": ("ab",)}, {"mask_offset": None},
+    [{"caption": ""}, {"caption": "x"}, {"tags": ("a", "b")}, {"tags": ("ab",)}, {"tags_complete": True}, {"mask_offset": None},
      {"pixels": ()}, {"pixels": (10, 60, 10)}, {"brightness": 100.01}, {"source": "b"}, {"orientation": 2}],
     ids=str,
 )  # fmt: skip
@@ -374,9 +378,16 @@ def test_damaged_index_is_told(store, dataset, commit, damage):
 
 @examples(deadline=None)
 @given(st.lists(st.builds(row, st.text("0123456789abcdef", min_size=1, max_size=16), mask=st.booleans(),
-                          tags=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+                          tags=st.lists(st.text(max_size=5), max_size=3).map(tuple), tags_complete=st.booleans(),
                           caption=st.none() | st.text(max_size=20)), max_size=5))  # fmt: skip
 def test_rows_go_through_parquet_unchanged_and_to_the_same_bytes(rows):
     body = to_parquet(index_table(rows))
     assert list(Samples(from_parquet(body))) == rows
     assert to_parquet(index_table(rows)) == body
+
+
+def test_index_from_before_tags_could_be_complete_keeps_its_version():
+    table = index_table([row("a", mask=False, tags=("cat",)), row("b")])
+    older = table.drop_columns(["tags_complete"])
+    assert content_hash("", older) == content_hash("", table)
+    assert [r.tags_complete for r in Samples(as_index(older))] == [False, False]

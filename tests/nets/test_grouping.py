@@ -54,7 +54,7 @@ def test_stripes_are_found_with_and_without_noise(grouper):
 
 def test_affinity_of_blocks_has_an_eigenvalue_zero_for_each_and_is_divided_into_them():
     blocks = [np.ones((n, n)) * w for n, w in ((4, 1.0), (7, 0.5), (5, 2.0))]
-    affinity = scipy.linalg.block_diag(*blocks)
+    affinity = np.asarray(scipy.linalg.block_diag(*blocks))
     values, vectors = smallest_eigenvectors(affinity, 3)
     np.testing.assert_allclose(values, [0, 0, 1], atol=1e-9)
     assert all(np.ptp(vectors[start:stop, :2], axis=0).max() < 1e-9 for start, stop in ((0, 4), (4, 11), (11, 16)))

@@ -27,6 +27,8 @@ given, folder, kills = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sy
 told = folder / "losses.jsonl"
 
 class Writes:
+    def samples(self, told) -> None: ...
+
     def metrics(self, step, values):
         with told.open("a") as file:
             file.write(json.dumps([step, values["train/total"].hex()]) + "\\n")

@@ -74,5 +74,5 @@ def test_an_experiment_without_refinement_keeps_the_digest_of_before():
 
 
 def test_a_refined_model_is_not_exported_as_if_it_were_none(tmp_path: Path):
-    with pytest.raises(ExportError, match="EXP007.*evaluation.refine"):
+    with pytest.raises(ExportError, match=r"EXP007.*evaluation\.refine"):
         export(predictor(tmp_path, config_with(weight=0.5)), "semivl-test/1", tmp_path / "model.pt2")

@@ -40,6 +40,8 @@ class Found:
     annotated: dict[str, Mask] = field(default_factory=dict)
     """masks that an annotation file makes, by image"""
     tags: dict[str, list[str]] = field(default_factory=dict)
+    complete: dict[str, bool] = field(default_factory=dict)
+    """what is said of images' tags: whether they name all that is there"""
     captions: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, SplitName] = field(default_factory=dict)
     """what folders or fields say, by image"""

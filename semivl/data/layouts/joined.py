@@ -32,7 +32,10 @@ def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Named]:
     listed = (labelled or {}) | evaluated
     own = _masks(found, names)
     masks = _orphans(found, names) | (own if labelled is None else {}) | listed
-    tags = _by_image([*found.tags.items(), *read_tags(files, config).items()], names)
+    told_tags = read_tags(files, config)
+    tags = _by_image([*found.tags.items(), *((image, said.names) for image, said in told_tags.items())], names)
+    complete = found.complete | {image: said.complete for image, said in told_tags.items() if said.complete is not None}
+    complete = {image: said for name, said in complete.items() for image in names.find(name) or [names.placed(name)]}
     captions = _by_image([*found.captions.items(), *read_captions(files, config).items()], names)
     everything = {*names.images, *map(names.placed, found.absent), *masks, *tags, *captions, *told}
     if trained is not None:
@@ -45,7 +48,14 @@ def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Named]:
         return "train" if image in told or image not in masks else open_split
 
     return [
-        _named(image, split_of(image), masks.get(image), tags.get(image, ()), captions.get(image, ()))
+        _named(
+            image,
+            split_of(image),
+            masks.get(image),
+            tags.get(image, ()),
+            complete.get(image, config.tags_complete and image in tags),
+            captions.get(image, ()),
+        )
         for image in sorted(everything)
         if told.get(image) != "out" or image in wanted
     ]
@@ -60,12 +70,20 @@ def _ignoring(found: Found, config: DataConfig) -> Found:
     return replace(found, meanings=of_ids | {"": ("class", told)})
 
 
-def _named(image: str, split: Split | None, mask: Mask | None, tags: Iterable[str], captions: Iterable[str]) -> Named:
+def _named(
+    image: str,
+    split: Split | None,
+    mask: Mask | None,
+    tags: Iterable[str],
+    complete: bool,
+    captions: Iterable[str],
+) -> Named:
     return Named(
         image=_normal(image),
         split=split,
         mask=_normal(mask.name) if mask and mask.name else None,
         tags=tuple(dict.fromkeys(tags)) if tags else (),
+        tags_complete=complete,
         caption="\n".join(captions) or None,
         mask_ids=mask.ids if mask else "class",
         annotation=mask.annotation if mask else None,

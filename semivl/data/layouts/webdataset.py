@@ -76,6 +76,8 @@ def _add(found: Found, sample: _Sample, config: DataConfig, numbered: list[str])
         found.captions[name] = [caption]
     if tags:
         found.tags[name] = tags
+    if "tags_complete" in told:
+        found.complete[name] = told["tags_complete"]
     split = as_split(told.get(config.split_column), config, sample.key)
     if split:
         found.splits[name] = split
@@ -99,13 +101,15 @@ def _json(member: Member) -> dict[str, Any]:
         told = json.loads(_text(member))
     except (ValueError, RecursionError):
         told = None
-    if not isinstance(told, dict) or not _is_told(told.get("tags", []), told.get("caption", "")):
-        raise _unusable(member, 'Write {"tags": ["…"], "caption": "…"}, both where they are known.')
+    if not isinstance(told, dict) or not _is_told(told):
+        raise _unusable(member, 'Write {"tags": ["…"], "tags_complete": true, "caption": "…"}, each where it is known.')
     return told
 
 
-def _is_told(tags: Any, caption: Any) -> bool:
-    return isinstance(caption, str) and isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+def _is_told(told: dict[str, Any]) -> bool:
+    tags, complete, caption = told.get("tags", []), told.get("tags_complete", False), told.get("caption", "")
+    words = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    return words and isinstance(complete, bool) and isinstance(caption, str)
 
 
 def _tag(member: Member, numbered: list[str]) -> list[str]:
