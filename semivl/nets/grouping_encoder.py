@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from torch import nn
+
 from semivl.config import GroupConfig, VlmConfig
+from semivl.errors import ConfigError
 from semivl.nets.conversion import from_timm
 from semivl.nets.encoder import DenseEncoder
 from semivl.nets.open_clip_loading import weights_digest
@@ -22,6 +25,20 @@ def load_group_encoder(config: GroupConfig) -> DenseEncoder:
     """
     net = load_timm(_as_vlm(config))
     return _frozen(from_timm(net, _as_vlm(config), _table(net, config)))
+
+
+def group_encoder(config: GroupConfig, own: nn.Module) -> DenseEncoder:
+    """The encoder that tells groups apart, `own` where no other is set.
+
+    Raises:
+        ConfigError: CONF051 `own` has no keys; what `load_timm` raises.
+    """
+    if config.encoder != OWN:
+        return load_group_encoder(config)
+    if not isinstance(own, DenseEncoder):
+        what = f"a {type(own).__name__} has no keys to tell groups apart."
+        raise ConfigError("CONF051", what, "Set the groups' encoder to timm:NAME, or choose a transformer as vlm.")
+    return own
 
 
 def blank_group_encoder(config: GroupConfig) -> DenseEncoder:

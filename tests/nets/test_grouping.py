@@ -27,7 +27,7 @@ GROUPERS = ("spectral", "kmeans", "agglomerative")
 
 
 def config(**settings) -> GroupConfig:
-    return GroupConfig(side=None, **settings)  # pyright: ignore[reportCallIssue]
+    return GroupConfig(side=None, **settings)
 
 
 def stripes(widths: tuple[int, ...], rows: int = 6, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -129,11 +129,11 @@ def test_linkage_merges_neighbours_above_the_threshold_alone():
 def test_every_pixel_is_in_one_of_at_most_count_groups_numbered_from_zero_and_the_same_again(grouper, count):
     encoder, images = tiny_vlm().encoder.eval(), torch.rand(2, 3, 40, 52)
     settings = config(grouper=grouper, count=count, merge_above=-1 if count == 2 else 0.9)
-    maps = group_maps(encoder, images, settings)  # pyright: ignore[reportArgumentType]
+    maps = group_maps(encoder, images, settings)
     assert maps.shape == (2, 40, 52) and maps.min() == 0 and maps.max() < count
     assert all(image.unique().tolist() == list(range(int(image.max()) + 1)) for image in maps)
-    assert torch.equal(maps, group_maps(encoder, images, settings))  # pyright: ignore[reportArgumentType]
-    assert torch.equal(maps[1:], group_maps(encoder, images[1:], settings))  # pyright: ignore[reportArgumentType]
+    assert torch.equal(maps, group_maps(encoder, images, settings))
+    assert torch.equal(maps[1:], group_maps(encoder, images[1:], settings))
 
 
 @pytest.mark.parametrize("grouper", GROUPERS)
@@ -180,22 +180,22 @@ def test_a_photo_is_grouped_in_whole_patches_at_its_short_side():
 def test_keys_are_those_that_the_block_attends_with():
     encoder = tiny_vlm().encoder.eval()
     images, seen = torch.rand(1, 3, SIDE, SIDE), []
-    encoder.blocks[1].in_proj.register_forward_hook(lambda _m, _i, output: seen.append(output))  # pyright: ignore
+    encoder.blocks[1].in_proj.register_forward_hook(lambda _m, _i, output: seen.append(output))
     encoder(images)
     expected = seen[0][:, 1:, 16:32].transpose(1, 2).unflatten(2, (4, 4))
-    torch.testing.assert_close(encoder.keys(images, 1), expected)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(encoder.keys(images, 1), expected)
 
 
 def test_a_block_that_the_encoder_lacks_is_refused():
     with pytest.raises(ConfigError, match="CONF050"):
-        group_maps(tiny_vlm().encoder, torch.rand(1, 3, SIDE, SIDE), config(block=3))  # pyright: ignore
+        group_maps(tiny_vlm().encoder, torch.rand(1, 3, SIDE, SIDE), config(block=3))
 
 
 def test_a_timm_encoder_groups_from_a_file_and_again_from_a_finished_models_weights(tmp_path: Path):
     torch.manual_seed(0)
     net = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    settings = GroupConfig(encoder="timm:vit_tiny_patch16_224", weights=tmp_path / "weights.pth", side=64, count=4)  # pyright: ignore
+    settings = GroupConfig(encoder="timm:vit_tiny_patch16_224", weights=tmp_path / "weights.pth", side=64, count=4)
     loaded = load_group_encoder(settings)
     (tmp_path / "weights.pth").unlink()
     again = blank_group_encoder(settings)
@@ -223,6 +223,6 @@ def test_group_means_do_not_depend_on_the_groups_numbers():
 
 
 def test_refinement_is_off_unless_asked_for():
-    assert EvaluationConfig().refine is None  # pyright: ignore[reportCallIssue]
+    assert EvaluationConfig().refine is None
     found = check(EvaluationConfig, {"refine": {"groups": {"grouper": "kmeans"}}}, "evaluation").refine
-    assert found == RefineConfig(groups=GroupConfig(grouper="kmeans"))  # pyright: ignore[reportCallIssue]
+    assert found == RefineConfig(groups=GroupConfig(grouper="kmeans"))
