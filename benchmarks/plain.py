@@ -78,7 +78,7 @@ def _up(up: Up, x: Tensor, skip: Tensor) -> Tensor:
 def training_step(method: SemiVL, model: Segmenter, batches: Batches, progress: float) -> Losses:
     """What `SemiVL.training_step` gives, with the same random draws."""
     labelled, unlabelled, partner = batches.labelled, batches.unlabelled, batches.partner
-    assert unlabelled is not None and partner is not None
+    assert labelled is not None and unlabelled is not None and partner is not None
     weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
     count, size = len(weak), weak.shape[-2:]
     boxes = [cutmix_boxes(count, size[0]).to(weak.device) for _ in range(2)]

@@ -40,8 +40,8 @@ class ImageMaps:
 class Method:
     """What the trainer, the evaluation and the registry know of a method."""
 
-    class Settings(Record):
-        """What the method can be told in its YAML."""
+    Settings: type[Record] = Record
+    """what the method can be told in its YAML"""
 
     needs: frozenset[Supervision] = frozenset()
     """kinds of supervision that it learns from, each with the samples that it is given. `mask`: the masked ones.
