@@ -16,7 +16,8 @@ def require_transferable(known: Strengths) -> None:
     """Raises: TrainingError TRAIN040 fewer than two classes with masks, TRAIN042 a class without masks or tags."""
     strong = [name for name in known.strong if name != BACKGROUND]
     if len(strong) < 2:
-        what = f"masks show {len(strong)} classes of objects ({', '.join(strong) or 'none'})"
+        counted = f"{len(strong)} class{'' if len(strong) == 1 else 'es'} of objects"
+        what = f"masks show {counted} ({', '.join(strong) or 'none'})"
         remedy = "Draw masks for two or more: what an object is must be learned from objects that differ."
         raise TrainingError("TRAIN040", f"{what}.", remedy)
     if untold := [name for name in known.unknown if name != BACKGROUND]:
@@ -47,10 +48,10 @@ def require_separable(tagged: Iterable[frozenset[str]], weak: Collection[str]) -
 
 
 def told(known: Strengths) -> list[str]:
-    """Lines that say which classes are strong and weak, with counts."""
+    """Which classes have masks and which have tags alone, with counts."""
     of_masks = ", ".join(f"{name} ({count})" for name, count in known.strong.items() if name != BACKGROUND)
     of_tags = ", ".join(f"{name} ({count})" for name, count in known.weak.items())
-    lines = [f"classes with masks (masks that show them): {of_masks}"]
+    lines = [f"Classes with masks (masks that show them): {of_masks}."]
     if not of_tags:
-        return [*lines, "no class is known by tags alone: method semivl or supervised suits these samples better"]
-    return [*lines, f"classes known by tags alone (photos tagged): {of_tags}"]
+        return [*lines, "No class is known by tags alone: method semivl or supervised suits these samples better."]
+    return [*lines, f"Classes known by tags alone (photos tagged): {of_tags}."]
