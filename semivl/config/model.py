@@ -82,6 +82,9 @@ class TrainConfig(Record):
     backbone_multiplier: float = Field(0.01, ge=0)
     decoder_multiplier: float = Field(10.0, gt=0)
     conv_multiplier: float = Field(0.1, ge=0, description="of the encoder's convolutional stem, where it has one")
+    discriminator_multiplier: float = Field(
+        1.0, ge=0, description="of a discriminator, where the method learns with one (transfer)"
+    )
     weight_decay: float = Field(0.01, ge=0)
     decay: Literal["all", "matrices"] = Field("all", description="what decays; matrices: no biases, no norms")
     schedule: Literal["poly", "cosine"] = Field("poly", description="how the learning rate falls to 0")
