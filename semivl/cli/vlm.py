@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semivl.cli.common import Changes, apply_environment, load_checked, named_vlm, show_table, working
+from semivl.cli.common import Changes, apply_environment, as_overrides, load_checked, named_vlm, show_table, working
 
 vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
 
@@ -16,19 +16,35 @@ def evaluate_vlm(
     data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
     source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
     short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="measure groups of alike patches too; a setting, as grouper=kmeans"),
+    ] = None,
     changes: Changes = None,
 ) -> None:
     """Measure what a vision-language model knows of labelled images, and advise scale and threshold for guidance."""
     apply_environment()
+    from semivl.config import GroupConfig, check
+    from semivl.evaluation.groups import group_tables, measure_groups
     from semivl.evaluation.language import measure, tables
     from semivl.evaluation.pairs import snapshot_pairs, source_pairs
+    from semivl.nets.grouping import group_maps
+    from semivl.nets.grouping_encoder import group_encoder
     from semivl.nets.vlm import load_vlm
 
     experiment = load_checked(data, changes)[0]
+    grouping = check(GroupConfig, as_overrides(groups), "groups") if groups else None
     side = experiment.guidance.table_side or experiment.train.crop
     loaded = load_vlm(named_vlm(name), experiment.classes, side)
-    pairs = source_pairs(experiment) if source else snapshot_pairs(experiment)
-    for title, rows in tables(measure(loaded, experiment.classes, pairs, short_side)).items():
+    pairs = source_pairs if source else snapshot_pairs
+    shown = tables(measure(loaded, experiment.classes, pairs(experiment), short_side))
+    if grouping:
+        encoder = group_encoder(grouping, loaded.encoder)
+        grouped = measure_groups(
+            lambda images: group_maps(encoder, images, grouping), experiment.classes, pairs(experiment)
+        )
+        shown |= group_tables(grouped)
+    for title, rows in shown.items():
         show_table(rows, title or None)
 
 

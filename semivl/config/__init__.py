@@ -21,6 +21,7 @@ from semivl.config.experiment import (
     load_suite,
 )
 from semivl.config.gate import GateConfig
+from semivl.config.groups import GroupConfig, RefineConfig
 from semivl.config.model import GuidanceConfig, MethodConfig, Parent, TrainConfig, VlmConfig
 from semivl.config.record import IGNORE, Record
 from semivl.config.retrain import RetrainConfig, interval_of
@@ -39,11 +40,13 @@ __all__ = [
     "DriftConfig",
     "EvaluationConfig",
     "GateConfig",
+    "GroupConfig",
     "GuidanceConfig",
     "MethodConfig",
     "Overrides",
     "Parent",
     "Record",
+    "RefineConfig",
     "RetrainConfig",
     "Rule",
     "Suite",

@@ -62,10 +62,14 @@ class Config(Record):
     def digest(self, *parts: str) -> str:
         """Sixteen hex digits of the named parts of the experiment: the same settings, the same digest.
 
-        At which sizes latency is measured decides nothing.
+        At which sizes latency is measured decides nothing. Without refinement the digest is what it was before there
+        was any.
         """
         chosen = self.model_dump(mode="json", include=set(parts))
-        chosen.get("evaluation", {}).pop("latency_sizes", None)
+        evaluation = chosen.get("evaluation", {})
+        evaluation.pop("latency_sizes", None)
+        if evaluation.get("refine") is None:
+            evaluation.pop("refine", None)
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
+from semivl.config.groups import RefineConfig
 from semivl.config.record import Record
 
 
@@ -43,4 +44,7 @@ class EvaluationConfig(Record):
     )
     latency_sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
         ((320, 240), (640, 480)), description="width and height of photos whose cost, one at a time, is measured"
+    )
+    refine: RefineConfig | None = Field(
+        None, description="even every prediction out over groups of alike patches; as the method gives it where empty"
     )

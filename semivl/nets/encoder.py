@@ -80,7 +80,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The ordinary block, (B, L, width) to the same."""
-        return self._finished(x, self._attended(self.in_proj(self.ln_1(x))))
+        return self._finished(x, self._attended(self.projected(x)))
 
     def value(self, x: Tensor) -> Tensor:
         """The block with attention replaced by the identity: each token attends to itself alone."""
@@ -89,8 +89,12 @@ class Block(nn.Module):
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` and `value`, which share the first norm and the projection."""
-        projected = self.in_proj(self.ln_1(x))
+        projected = self.projected(x)
         return self._finished(x, self._attended(projected)), self._finished(x, projected[..., 2 * x.shape[-1] :])
+
+    def projected(self, x: Tensor) -> Tensor:
+        """(B, L, 3 width): queries, keys and values side by side."""
+        return self.in_proj(self.ln_1(x))
 
     def _attended(self, projected: Tensor) -> Tensor:
         b, n, c = projected.shape
@@ -175,6 +179,14 @@ class DenseEncoder(nn.Module):
             if i in blocks:
                 found.append(self._map(self.ln_post(tokens), grid))
         return tuple(found)
+
+    def keys(self, images: Tensor, block: int) -> Tensor:
+        """(B, width, h, w): what a block's attention knows each patch by, all heads side by side."""
+        tokens, grid = self._tokens(images)
+        *before, last = self._blocks()[: block + 1]
+        for each in before:
+            tokens = each(tokens)
+        return self._map(last.projected(tokens)[..., self.architecture.width : 2 * self.architecture.width], grid)
 
     def train_parts(self, which: Trained) -> None:
         """Chooses what learns; `spatial` is attention, the position table and the stem (SemiVL, section 3.2)."""

@@ -78,6 +78,9 @@ def export(
             the folder can be used, EXP005 the file differs from PyTorch, EXP007 the model cannot be exported.
     """
     chosen = _format(output, format)
+    if predictor.evaluation.refine:
+        what = f"{named} is refined by groups (evaluation.refine), which no graph holds."
+        raise ExportError("EXP007", what, "Export a model that was trained without evaluation.refine.")
     _require_free(output)
     side = smallest_side(predictor.model)
     windows = photo_windows(photos, predictor.evaluation.window, side) if photos else None

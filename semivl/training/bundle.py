@@ -15,13 +15,18 @@ from semivl.errors import TrainingError
 from semivl.methods import create, inference_state
 from semivl.nets.decoder import decode_in_chunks
 from semivl.nets.encoder import Architecture, DenseEncoder
+from semivl.nets.grouping import group_maps
+from semivl.nets.grouping_encoder import OWN, blank_group_encoder, group_weights_digest, load_group_encoder
 from semivl.nets.inference import for_inference
+from semivl.nets.refine import refined
 from semivl.nets.vlm import blank_vlm, weights_digest
 from semivl.settings import ROOT
 
 CLASS_CHUNK = 10
 """classes that a finished model decodes at once, which bounds its memory where there are many"""
 WEIGHTS, CARD = "model.safetensors", "model.json"
+_REFINER = "refiner."
+"""what the names of the weights begin with that belong to `evaluation.refine` and not to the method's model"""
 
 
 class Card(Record):
@@ -44,9 +49,14 @@ class Predictor:
         self.method = create(card.method)
         vlm = blank_vlm(card.encoder, len(card.classes))
         self.model = self.method.build(card.classes, vlm, training=False)
-        self.model.load_state_dict(load_file(weights))
+        own, refining = split_weights(weights)
+        self.model.load_state_dict(own)
         self.model.eval().to(device)
         decode_in_chunks(self.model, CLASS_CHUNK)
+        self._group_encoder = self.encoder
+        if self.evaluation.refine and self.evaluation.refine.groups.encoder != OWN:
+            self._group_encoder = blank_group_encoder(self.evaluation.refine.groups).to(device)
+            self._group_encoder.load_state_dict(refining)
         # measured on CPUs alone, so only they run it
         self._quick = for_inference(self.model) if device.type == "cpu" else self.model
 
@@ -57,14 +67,22 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1]."""
-        return self.method.predict(self._quick, images.to(self.device))
+        """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1], evened out over groups by `evaluation.refine`."""
+        return self.scores(images.to(self.device))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """`logits` of images on the model's device, as tensors that a training may go on with."""
+        logits, refine = self.method.predict(self._quick, images), self.evaluation.refine
+        if refine is None:
+            return logits
+        return refined(logits, group_maps(self._group_encoder, images, refine.groups), refine.weight)
 
 
 def save_bundle(folder: Path, config: Config, model: nn.Module, encoder: Architecture) -> None:
     """Writes the model's bundle; the card last, so that a bundle with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(inference_state(model), folder / WEIGHTS)
+    save_file(inference_state(model) | _refining_state(config.evaluation), folder / WEIGHTS)
     card = Card(
         semivl=__version__,
         experiment=config.name,
@@ -76,6 +94,20 @@ def save_bundle(folder: Path, config: Config, model: nn.Module, encoder: Archite
     partial = folder / f".{CARD}"
     partial.write_text(json.dumps(card.model_dump(mode="json"), indent=1))
     partial.rename(folder / CARD)
+
+
+def split_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights in a bundle's file: of the method's model, and of the encoder that groups patches for it."""
+    every = load_file(path)
+    refining = {name.removeprefix(_REFINER): every.pop(name) for name in list(every) if name.startswith(_REFINER)}
+    return every, refining
+
+
+def _refining_state(config: EvaluationConfig) -> dict[str, Tensor]:
+    if config.refine is None or config.refine.groups.encoder == OWN:
+        return {}
+    state = load_group_encoder(config.refine.groups).state_dict()
+    return {f"{_REFINER}{name}": tensor.contiguous() for name, tensor in state.items()}
 
 
 def is_whole(folder: Path) -> bool:
@@ -110,8 +142,18 @@ def train_key(config: Config, version: str) -> str:
     parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")
     guide = config.guidance.vlm
     starts = f"{weights_digest(config.vlm)} {weights_digest(guide) if guide else ''} {_labels_digest(config.guidance)}"
+    starts += finished_digest(config.guidance)
     precision = config.compute.precision if config.compute.precision != "fp32" else ""
-    return hashlib.sha256(f"{parts} {starts} {version} {precision}".encode()).hexdigest()[:16]
+    refine = config.evaluation.refine
+    refining = group_weights_digest(refine.groups) if refine else ""
+    return hashlib.sha256(f"{parts} {starts} {version} {precision}{refining}".encode()).hexdigest()[:16]
+
+
+def finished_digest(config: GuidanceConfig) -> str:
+    """Hash of the weights of the finished model that guides, where a folder holds it; a registered version's number
+    stands for its weights."""
+    folder = ROOT / config.model if config.model else None
+    return weights_of(folder) if folder and is_whole(folder) else ""
 
 
 def _labels_digest(config: GuidanceConfig) -> str:

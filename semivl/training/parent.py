@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 from semivl.config import Config
 from semivl.errors import TrainingError
 from semivl.methods import inference_state, start_from
 from semivl.nets.encoder import Architecture
-from semivl.training.bundle import WEIGHTS, Card, read_card
+from semivl.training.bundle import WEIGHTS, Card, read_card, split_weights
 
 
 def load_parent(folder: Path, config: Config, model: nn.Module, encoder: Architecture) -> None:
@@ -18,7 +17,7 @@ def load_parent(folder: Path, config: Config, model: nn.Module, encoder: Archite
     Raises:
         TrainingError: TRAIN004 the folder holds no model, TRAIN010 it is of another method, class map, encoder or size.
     """
-    card, weights = read_card(folder), load_file(folder / WEIGHTS)
+    card, (weights, _) = read_card(folder), split_weights(folder / WEIGHTS)
     others = _differences(card, config, encoder)
     wanted = {name: tensor.shape for name, tensor in inference_state(model).items()}
     if not others and wanted != {name: tensor.shape for name, tensor in weights.items()}:
