@@ -62,6 +62,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     rates = {
         "encoder.stem.": config.conv_multiplier,
         "encoder.": config.backbone_multiplier,
+        "learner.labels.encoder.": config.backbone_multiplier,
+        "learner.discriminator.": config.discriminator_multiplier,
         "": config.decoder_multiplier,
     }
     grouped: dict[tuple[str, bool], list[nn.Parameter]] = {}
