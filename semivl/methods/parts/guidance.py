@@ -106,9 +106,9 @@ def language_guide(guide: Guide | None, who: str) -> DenseVLM | None:
     """The guide of a method that can only be guided by a vision-language model.
 
     Raises:
-        ConfigError: CONF027, it is a finished model.
+        ConfigError: CONF029, it is a finished model.
     """
     if guide is None or isinstance(guide, DenseVLM):
         return guide
     what = f"guidance.model names a finished model, and {who} takes a vision-language model."
-    raise ConfigError("CONF027", what, "Leave it empty, and name the guide in guidance.vlm.")
+    raise ConfigError("CONF029", what, "Leave it empty, and name the guide in guidance.vlm.")
