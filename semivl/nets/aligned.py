@@ -112,6 +112,7 @@ def _architecture(own: Architecture, config: VlmConfig, side: int) -> Architectu
     imagenet = config.normalisation == "imagenet"
     return own.model_copy(
         update={
+            "pooling": "mean",  # captions met the mean of the patches in alignment
             "grid": patch_grid((own.patch, own.patch), side),
             "gelu": own.gelu if config.gelu == "own" else config.gelu,
             "layer_norm_eps": config.layer_norm_eps or own.layer_norm_eps,
