@@ -64,7 +64,7 @@ def _checked(image: bytes) -> Checked:
     row = Row(
         key=key_of(image), shard="", image_offset=0, image_bytes=len(image), mask_offset=None, mask_bytes=None,
         sha256=hashlib.sha256(image).hexdigest(), mask_sha256=None, phash="", width=width, height=height,
-        orientation=1, split="train", supervision="none", tags=(), caption=None, pixels=(), ignored=0, brightness=0.0,
-        source="",
+        orientation=1, split="train", supervision="none", tags=(), tags_complete=False, caption=None, pixels=(),
+        ignored=0, brightness=0.0, source="",
     )  # fmt: skip
     return Checked(Files(image, None), "jpg", row)

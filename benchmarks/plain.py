@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from semivl.config import IGNORE, TrainConfig
 from semivl.data.stream import Batches, Unlabelled
 from semivl.methods import Losses, as_float
-from semivl.methods.parts.guidance import Guidance
+from semivl.methods.parts.guidance import LanguageGuidance
 from semivl.methods.parts.views import cutmix_boxes, mixed, strong_view
 from semivl.methods.semivl import SemiVL
 from semivl.nets.decoder import LanguageDecoder, Up
@@ -78,7 +78,7 @@ def _up(up: Up, x: Tensor, skip: Tensor) -> Tensor:
 def training_step(method: SemiVL, model: Segmenter, batches: Batches, progress: float) -> Losses:
     """What `SemiVL.training_step` gives, with the same random draws."""
     labelled, unlabelled, partner = batches.labelled, batches.unlabelled, batches.partner
-    assert unlabelled is not None and partner is not None
+    assert labelled is not None and unlabelled is not None and partner is not None
     weak, weak_partner = as_float(unlabelled.images), as_float(partner.images)
     count, size = len(weak), weak.shape[-2:]
     boxes = [cutmix_boxes(count, size[0]).to(weak.device) for _ in range(2)]
@@ -127,7 +127,7 @@ def training_step(method: SemiVL, model: Segmenter, batches: Batches, progress: 
 
 def _hints(model: nn.Module, images: Tensor, unlabelled: Unlabelled) -> Tensor:
     teacher = model.get_submodule("teacher")
-    assert isinstance(teacher, Guidance) and isinstance(teacher.encoder, DenseEncoder)
+    assert isinstance(teacher, LanguageGuidance) and isinstance(teacher.encoder, DenseEncoder)
     seen = features(teacher.encoder, images)
     cosines = concept_cosines(seen, teacher.phrases, teacher.phrase_class, teacher.classes)
     cosines = F.interpolate(cosines, size=images.shape[-2:], mode="bilinear", align_corners=False)

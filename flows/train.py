@@ -15,6 +15,7 @@ from semivl.data.snapshot import read
 from semivl.data.store import open_store
 from semivl.methods import create
 from semivl.registry.device_time import used
+from semivl.registry.guide import guide_bundle, with_numbered_guide
 from semivl.registry.package import bundle_of, register
 from semivl.registry.retraining import with_named_parent
 from semivl.registry.runs import finished_run, open_run
@@ -36,7 +37,7 @@ def train(experiment: str = "demo", overrides: Overrides | None = None, snapshot
         overrides: settings that differ from the experiment's
         snapshot: version to learn from; the current one where empty
     """
-    config = with_named_parent(load(experiment, overrides))
+    config = with_numbered_guide(with_named_parent(load(experiment, overrides)))
     create(config.method)  # an unknown method is told before the work begins
     links = {"prefect_run": flow_run.get_flow_run_ui_url() or ""}
     allowance = used(config).seconds_left if retraining() else None  # who starts a training by hand is not bounded
@@ -80,7 +81,7 @@ def train_once(
         parent = bundle_of(config.registered_model, config.train.parent.version) if config.train.parent else None
         with open_run(config, snapshot.manifest, links, allowance) as run:
             log.info("training %s, %s", key, run_address(run.run_id))
-            bundle = fit(config, snapshot, store, folder, run, parent)
+            bundle = fit(config, snapshot, store, folder, run, parent, guide=guide_bundle(config))
             number = register(run.run_id, bundle, config, snapshot.manifest)
     log.info("training %s is done: %s version %d", key, config.registered_model, number)
     return run.run_id, number

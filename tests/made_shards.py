@@ -74,6 +74,6 @@ def _row(name: str, image: bytes, ids: bytes | None, image_offset: int | None, m
         key=digest[:16], shard=name, image_offset=image_offset, image_bytes=len(image), mask_offset=mask_offset,
         mask_bytes=len(ids) if ids else None, sha256=digest,
         mask_sha256=hashlib.sha256(ids).hexdigest() if ids else None, phash="0" * 16, width=width, height=height,
-        orientation=1, split="train", supervision="mask" if ids else "none", tags=(), tags_complete=False, caption=None, pixels=(),
-        ignored=0, brightness=0.0, source=f"{digest[:16]}.jpg",
+        orientation=1, split="train", supervision="mask" if ids else "none", tags=(), tags_complete=False,
+        caption=None, pixels=(), ignored=0, brightness=0.0, source=f"{digest[:16]}.jpg",
     )  # fmt: skip

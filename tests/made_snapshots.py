@@ -32,8 +32,8 @@ def sample(name: str, image: bytes, split: str = "train", mask: tuple[int, int, 
         "key": digest[:16], "shard": "", "image_offset": 0, "image_bytes": len(image), "mask_offset": None,
         "mask_bytes": None, "sha256": digest, "mask_sha256": "0" * 64 if mask else None, "phash": phash(grey),
         "width": opened.width, "height": opened.height, "orientation": 1, "split": split,
-        "supervision": "mask" if mask else "none", "tags": (), "tags_complete": False, "caption": None, "pixels": mask or (),
-        "ignored": opened.width * opened.height - sum(mask) if mask else 0,
+        "supervision": "mask" if mask else "none", "tags": (), "tags_complete": False, "caption": None,
+        "pixels": mask or (), "ignored": opened.width * opened.height - sum(mask) if mask else 0,
         "brightness": round(float(grey.mean()), 2), "source": f"images/{name}.jpg",
     }  # fmt: skip
     return image, Row(**known | fields)

@@ -133,13 +133,25 @@ def scenes(
     evaluation: Annotated[int, typer.Option(help="evaluation images, all with a mask")] = 120,
     size: Annotated[int, typer.Option(help="side in pixels")] = 128,
     seed: Annotated[int, typer.Option(help="another seed gives other scenes")] = 0,
+    mentioned: Annotated[
+        float, typer.Option(help="share of the visible objects that captions name", min=0, max=1)
+    ] = 0.85,
+    tags: Annotated[
+        str, typer.Option(help="of training images: none, some (positive-only) or all (complete)")
+    ] = "none",
+    masked: Annotated[
+        list[str] | None, typer.Option(help="class that training masks show, several times for several; 255 elsewhere")
+    ] = None,
 ) -> None:
     """Make the demo's photograph-like scenes; those that are there already stay."""
-    from semivl.data.scenes import write_scenes
+    from semivl.config import check
+    from semivl.data.scenes import Told, write_scenes
 
     folder = folder or demo_folder()
+    said = {"mentioned": mentioned, "tags": tags} | ({"masked": masked} if masked else {})
+    told = check(Told, said, "semivl scenes")
     with working(f"making {labelled + unlabelled + evaluation} scenes in {folder}"):
-        write_scenes(folder, seed, labelled, unlabelled, evaluation, size)
+        write_scenes(folder, seed, labelled, unlabelled, evaluation, size, told)
 
 
 @app.command()

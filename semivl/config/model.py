@@ -34,6 +34,11 @@ class GuidanceConfig(Record):
     """Who guides a training that takes guidance."""
 
     vlm: VlmConfig | None = Field(None, description="a file of conf/vlm; the student's own frozen copy where empty")
+    model: str | None = Field(
+        None,
+        description="finished model that guides: NAME/VERSION or NAME@ALIAS of the registry, or a bundle's folder, "
+        "relative to the checkout",
+    )
     labels: Path | None = Field(
         None, description="folder of label maps KEY.png that guide in a model's place, 255 where unsure"
     )
@@ -43,8 +48,8 @@ class GuidanceConfig(Record):
 
     @model_validator(mode="after")
     def _one_guide(self) -> Self:
-        if self.vlm and self.labels:
-            raise ValueError("set vlm or labels: one of them guides")
+        if sum(one is not None for one in (self.vlm, self.model, self.labels)) > 1:
+            raise ValueError("set one of vlm, model and labels: one of them guides")
         return self
 
 
@@ -77,6 +82,9 @@ class TrainConfig(Record):
     backbone_multiplier: float = Field(0.01, ge=0)
     decoder_multiplier: float = Field(10.0, gt=0)
     conv_multiplier: float = Field(0.1, ge=0, description="of the encoder's convolutional stem, where it has one")
+    discriminator_multiplier: float = Field(
+        1.0, ge=0, description="of a discriminator, where the method learns with one (transfer)"
+    )
     weight_decay: float = Field(0.01, ge=0)
     decay: Literal["all", "matrices"] = Field("all", description="what decays; matrices: no biases, no norms")
     schedule: Literal["poly", "cosine"] = Field("poly", description="how the learning rate falls to 0")

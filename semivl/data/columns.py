@@ -102,10 +102,10 @@ def _as_tags(value: Any, kind: str, row: dict[str, Any]) -> tuple[list[str], boo
     """JSON has lists, a CSV's cell has tags with semicolons between."""
     if isinstance(value, str) and kind != ".jsonl":
         value = [tag.strip() for tag in value.split(";") if tag.strip()]
-    said = _BOOLEANS.get(str(row.get(_COMPLETE, "")).strip().lower(), "neither")
-    if said == "neither" or not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+    said = str(row.get(_COMPLETE, "")).strip().lower()
+    if said not in _BOOLEANS or not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         return None
-    return value, said
+    return value, _BOOLEANS[said]
 
 
 _BOOLEANS: dict[str, bool | None] = {

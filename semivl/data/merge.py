@@ -2,7 +2,8 @@
 
 A sample is known by its key. Of two that say different things of it the stronger is kept: evaluation first, so that
 none slips into training, then a mask, tags, tags that are complete, a caption; of two as strong the one that came last.
-So a sample that gains a mask supersedes its unlabelled self. `tests/data/test_snapshot.py` holds the same in plain Python.
+So a sample that gains a mask supersedes its unlabelled self. `tests/data/test_snapshot.py` holds the same in plain
+Python.
 """
 
 from collections.abc import Collection

@@ -43,8 +43,13 @@ def left_out(store: Store, manifest: Manifest) -> "pd.DataFrame":
 def _samples(manifest: Manifest) -> str:
     counts = manifest.counts
     masks, train = counts.get("train/mask", 0), counts.get("train", 0)
+    kinds = [
+        (counts.get("train/tags", 0), "without one but with tags"),
+        (counts.get("train/caption", 0), "with a caption alone"),
+    ]
+    others = "".join(f", {number:,} {words}" for number, words in kinds if number)
     return (
-        f"{manifest.samples:,} samples: {train:,} to train on, {masks:,} of them with a mask, "
+        f"{manifest.samples:,} samples: {train:,} to train on, {masks:,} of them with a mask{others}, "
         f"and {counts.get('val', 0):,} to evaluate on."
     )
 

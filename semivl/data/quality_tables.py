@@ -13,13 +13,14 @@ import numpy as np
 from semivl.data.sample import SPLITS
 from semivl.data.snapshot import Snapshot
 from semivl.data.tables import compute
+from semivl.data.tags import classes_by_tag
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 _KEPT = ("key", "sha256", "split", "supervision", "caption", "width", "height", "brightness", "image_bytes", "ignored")
-_MADE = ("train_mask", "val", "val_supervision", "splits", "uncounted_classes", "labelled", "uncovered")
+_MADE = ("train_mask", "val", "val_supervision", "splits", "uncounted_classes", "labelled", "uncovered", "strange_tag")
 _OF_CLASSES = ("train_masks", "val_masks", "seen_in_train", "only_in_val", "in_no_mask", "share", "share_change")
 _OF_PAIRS = ("key", "source", "split", "other_key", "other_source", "other_split", "across_splits", "within_split")
 COLUMNS = {
@@ -46,7 +47,20 @@ def sample_table(snapshot: Snapshot) -> "pd.DataFrame":
     table["uncovered"] = table["width"].astype("int64") * table["height"] - labelled - table["ignored"]
     for column in ("uncounted_classes", "labelled", "uncovered"):
         table[column] = table[column].where(masked)
+    table["strange_tag"] = _strange_tags(index, set(classes_by_tag(snapshot.manifest.classes)))
     return table
+
+
+def _strange_tags(index: "pa.Table", known: set[str]) -> np.ndarray:
+    """(n,) the first tag of each row that stands for no class; None where each does."""
+    pc = compute()
+    tags = index["tags"].combine_chunks()
+    words, owners = pc.list_flatten(tags), pc.list_parent_indices(tags).to_numpy()
+    strange = [word for word in pc.unique(words).to_pylist() if word.casefold() not in known]
+    found = np.full(len(index), None, object)
+    for word in reversed(strange):  # of several the first that was met stays
+        found[owners[pc.equal(words, word).to_numpy(zero_copy_only=False)]] = word
+    return found
 
 
 def class_table(snapshot: Snapshot, parent: Snapshot | None) -> "pd.DataFrame":

@@ -30,6 +30,11 @@ class Samples(Sequence[Row]):
     def __init__(self, table: "pa.Table") -> None:
         self._table = table.combine_chunks()
 
+    @property
+    def table(self) -> "pa.Table":
+        """The rows as columns of the index."""
+        return self._table
+
     def __len__(self) -> int:
         return len(self._table)
 

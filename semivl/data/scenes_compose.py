@@ -69,8 +69,13 @@ class Scene:
     """class names of the objects that can be seen, largest first"""
 
 
-def scene(seed: int, split: str, index: int, size: int, objects: int | None = None) -> Scene:
-    """The scene of that number; `objects` of them where given, else 1 to 4 (0 to 4 for split `captioned`)."""
+def scene(
+    seed: int, split: str, index: int, size: int, objects: int | None = None, mentioned: float = MENTIONED
+) -> Scene:
+    """The scene of that number; `objects` of them where given, else 1 to 4 (0 to 4 for split `captioned`).
+
+    Another share of mentioned objects gives another caption of the same picture.
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     close_up = split == "captioned" and rng.random() < 0.65
     if objects is None:
@@ -95,6 +100,9 @@ def scene(seed: int, split: str, index: int, size: int, objects: int | None = No
     visible = _visible(owner, whole)
     sky, placed = horizon > 0, 0.3 if close_up else 0.8
     text = caption(rng, visible, kind, sky, MENTIONED, placed) if visible else landscape(rng, kind, sky)
+    if visible and mentioned != MENTIONED:
+        own = np.random.default_rng([seed, SPLITS.index(split), index, 2])
+        text = caption(own, visible, kind, sky, mentioned, placed)
     return Scene(render.photograph(rng, picture, lamp), mask, text, tuple(visible))
 
 

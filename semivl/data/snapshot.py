@@ -64,10 +64,8 @@ class Snapshot:
 
     def captioned(self, split: Split) -> Samples:
         """The samples of a split that have a caption, whatever else is known of them."""
-        table = where(self.index, "split", [split])
-        return Samples(
-            table.filter(compute().fill_null(compute().greater(compute().binary_length(table["caption"]), 0), False))
-        )
+        pc, table = compute(), where(self.index, "split", [split])
+        return Samples(table.filter(pc.fill_null(pc.greater(pc.binary_length(table["caption"]), 0), False)))
 
     def find(self, key: str) -> Row | None:
         """The sample of that key."""

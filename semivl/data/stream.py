@@ -251,11 +251,8 @@ class Steps(Dataset[Batches]):
     def _captioned(self, step: int) -> Captioned:
         rows, [crops] = self._drawn(self.captioned, step, (_CAPTIONED_VIEW,))
         images = [decode_image(read_sample(self.cache, row)[0]) for row in rows]
-        maps = (
-            [decode_mask((self.image_maps / f"{row.key}.png").read_bytes()) for row in rows]
-            if self.image_maps
-            else None
-        )
+        made = [self.image_maps / f"{row.key}.png" for row in rows] if self.image_maps else None
+        maps = [decode_mask(path.read_bytes()) for path in made] if made else None
         cut = _unlabelled(images, maps, None, crops)
         return Captioned(cut.images, cut.ignored, tuple(row.caption or "" for row in rows), cut.hints)
 

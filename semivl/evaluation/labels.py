@@ -14,7 +14,7 @@ from PIL import Image
 
 from semivl.config import IGNORE, Record
 from semivl.errors import ConfigError
-from semivl.methods.parts.guidance import Guidance, GuidanceSettings
+from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance
 from semivl.nets.vlm import DenseVLM
 
 MADE_WITH = "made-with.txt"
@@ -43,7 +43,7 @@ def write_labels(
     Raises:
         ConfigError: CONF027, the folder's maps are of another guide or of other settings.
     """
-    teacher = Guidance(guide, settings)
+    teacher = LanguageGuidance(guide, settings)
     folder.mkdir(parents=True, exist_ok=True)
     _require_same(folder / MADE_WITH, teacher)
     photo_count = sure = pixels = 0
@@ -61,9 +61,9 @@ def write_labels(
     return Written(photos=photo_count, labelled=sure / max(1, pixels))
 
 
-def _require_same(path: Path, teacher: Guidance) -> None:
+def _require_same(path: Path, teacher: LanguageGuidance) -> None:
     """Notes what the folder's maps are made with, or compares it with what is noted."""
-    digest = hashlib.sha256(teacher.settings.model_dump_json().encode())
+    digest = hashlib.sha256(teacher.settings.model_dump_json(exclude={"form"}).encode())
     for tensor in teacher.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())
     if not path.is_file():

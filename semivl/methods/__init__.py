@@ -23,6 +23,8 @@ Losses = dict[str, Tensor]
 """Scalars by name; `total` is the one to minimise."""
 
 
+Guide = DenseVLM | nn.Module
+"""a vision-language model, or a finished model: images (B, 3, H, W) in [0, 1] to logits (B, N, H, W)"""
 TEACHER, LEARNER = "teacher.", "learner."
 """what the names of parts begin with that are for training alone; see `Method.build`"""
 
@@ -40,8 +42,8 @@ class ImageMaps:
 class Method:
     """What the trainer, the evaluation and the registry know of a method."""
 
-    class Settings(Record):
-        """What the method can be told in its YAML."""
+    Settings: type[Record] = Record
+    """what the method can be told in its YAML"""
 
     needs: frozenset[Supervision] = frozenset()
     """kinds of supervision that it learns from, each with the samples that it is given. `mask`: the masked ones.
@@ -59,7 +61,7 @@ class Method:
     def __init__(self, settings: Any) -> None:
         self.settings = settings
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         """The model. `guide` gives dense guidance in training, to a method that takes it.
 
         Parts by name: `encoder` and its `stem` have learning rates of their own. For training alone are `teacher`,

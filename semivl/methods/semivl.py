@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Unlabelled
-from semivl.methods import Losses, Method, as_float
+from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
-from semivl.methods.parts.guidance import Guidance, GuidanceSettings
+from semivl.methods.parts.guidance import GuidanceSettings, guidance
 from semivl.methods.parts.losses import (
     PseudoLabels,
     Weighting,
@@ -24,9 +24,12 @@ from semivl.methods.parts.losses import (
     consistency_target,
     cross_entropy_sums,
     guidance_target,
+    hardest,
     pseudo_labels,
+    soft_cross_entropy_sum,
     supervised_target,
 )
+from semivl.methods.parts.tags import allowed_labels, ruled_out
 from semivl.methods.parts.views import cutmix_boxes, filled, mixed, mixed_labels, strong_view
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.encoder import Trained
@@ -53,6 +56,7 @@ class SemiVL(Method):
         cutmix_partner: Literal["same_image", "reversed"] = Field(
             "same_image", description="boxes are filled from another crop of the photo, or from the reversed batch"
         )
+        tags: bool = Field(True, description="what complete tags exclude is neither believed nor hinted at")
         average: bool = Field(False, description="pseudo-labels, and the final model, from a moving average")
 
     def __init__(self, settings: Settings) -> None:
@@ -60,13 +64,13 @@ class SemiVL(Method):
         self.partner = settings.cutmix_partner == "same_image"
         self.takes_guide = settings.guidance.weight > 0
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         text = vlm.required_text("method semivl")
         model = Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder, self.settings.trains)
         if training and self.settings.average:
             add_average(model)
         if training and guide and self.takes_guide:
-            model.add_module("teacher", Guidance(guide, self.settings.guidance))
+            model.add_module("teacher", guidance(guide, self.settings.guidance))
         return model
 
     def describe(self) -> dict[str, str]:
@@ -75,7 +79,7 @@ class SemiVL(Method):
         chosen = (
             f"own labels, confidence >= {s.confidence}" if s.weighting == "threshold" else f"weighed by {s.weighting}"
         )
-        guide = f"labels of the guide, probability >= {g.threshold} at scale {g.scale:g}, by {g.text}"
+        guide = f"{g.form} of the guide, probability >= {g.threshold} at scale {g.scale:g}, by {g.text}"
         return {
             "supervised": "1/2 x cross-entropy of labelled pixels",
             "consistency": f"1/2 x ({views}): {chosen}",
@@ -99,28 +103,31 @@ class SemiVL(Method):
             [len(labelled.images), count, count]
         )
         if NAME in dict(model.named_children()):
-            believed = self._believed(model, weak, unlabelled.ignored)
+            believed = self._believed(model, weak, unlabelled.ignored, self._tags(unlabelled))
         else:
-            believed = pseudo_labels(of_weak, unlabelled.ignored)
-        guidance = self._guidance(model, weak, unlabelled)
+            believed = pseudo_labels(ruled_out(of_weak, self._tags(unlabelled)), unlabelled.ignored)
+        hint = self._hint(model, weak, unlabelled)
         if self.partner:
             believed_partner = self._of_partner(model, weak_partner, partner, used)
-            guidance_partner = self._guidance(model, weak_partner, partner)
+            hint_partner = self._hint(model, weak_partner, partner)
         else:
             believed_partner = PseudoLabels(*(field.flip(0) for field in believed))
-            guidance_partner = guidance.flip(0)
+            hint_partner = hint.flip(0)
 
         views = [mixed(strong_view(weak), strong_view(weak_partner), b) for b in boxes]
         of_strong = model.cells(model.features(torch.cat(views))).split([count, count])
         predictions = (*of_strong, of_shaken)
         beliefs = (*(mixed_labels(believed, believed_partner, b) for b in boxes), believed)
-        hints = (*(mixed(guidance, guidance_partner, b) for b in boxes), guidance)
+        hints = (*(mixed(hint, hint_partner, b) for b in boxes), hint)
 
         [supervised] = cross_entropy_sums(of_labelled, [supervised_target(labelled.masks)])
         consistency, guide = torch.zeros_like(supervised), torch.zeros_like(supervised)
-        for share, cells, belief, hint in zip((0.25, 0.25, 0.5), predictions, beliefs, hints, strict=True):
+        for share, cells, belief, hinted in zip((0.25, 0.25, 0.5), predictions, beliefs, hints, strict=True):
             target = consistency_target(belief, self.settings.confidence, self.settings.weighting)
-            of_belief, of_hint = cross_entropy_sums(cells, [target, guidance_target(hint)])
+            if hinted.dim() == 3:
+                of_belief, of_hint = cross_entropy_sums(cells, [target, guidance_target(hinted)])
+            else:
+                [of_belief], of_hint = cross_entropy_sums(cells, [target]), soft_cross_entropy_sum(cells, hinted)
             consistency, guide = consistency + share * of_belief, guide + share * of_hint
         weight = self.settings.guidance.weight * (1 - progress)
         return {
@@ -129,7 +136,7 @@ class SemiVL(Method):
             "consistency": consistency.detach(),
             "guidance": guide.detach(),
             "confident_share": confident_share(believed, self.settings.confidence),
-            "guidance_agreement": agreement(believed.label, guidance),
+            "guidance_agreement": agreement(believed.label, hardest(hint)),
         }
 
     def _of_partner(self, model: Segmenter, images: Tensor, partner: Unlabelled, used: Tensor) -> PseudoLabels:
@@ -137,26 +144,30 @@ class SemiVL(Method):
         none = torch.zeros_like(partner.ignored)
         believed = PseudoLabels(none.long(), none.float(), partner.ignored)
         if len(used):
-            found = self._believed(model, images[used], partner.ignored[used])
+            tags = self._tags(partner)
+            found = self._believed(model, images[used], partner.ignored[used], None if tags is None else tags[used])
             believed.label[used], believed.confidence[used] = found.label, found.confidence
         return believed
 
     @torch.no_grad()
-    def _believed(self, model: Segmenter, images: Tensor, ignored: Tensor) -> PseudoLabels:
+    def _believed(self, model: Segmenter, images: Tensor, ignored: Tensor, tags: Tensor | None) -> PseudoLabels:
         model.eval()
         source = getattr(model, NAME, model)
-        believed = pseudo_labels(source.cells(source.features(images)), ignored)
+        believed = pseudo_labels(ruled_out(source.cells(source.features(images)), tags), ignored)
         model.train()
         return believed
 
-    def _guidance(self, model: Segmenter, images: Tensor, unlabelled: Unlabelled) -> Tensor:
-        """(B, H, W) int64 labels of whoever guides, 255 everywhere where nobody does."""
+    def _hint(self, model: Segmenter, images: Tensor, unlabelled: Unlabelled) -> Tensor:
+        """(B, H, W) int64 labels of whoever guides, 255 everywhere where nobody does; or (B, N, H, W) probabilities."""
         if unlabelled.hints is not None and self.takes_guide:
-            return unlabelled.hints
+            return allowed_labels(unlabelled.hints, self._tags(unlabelled))
         teacher = model._modules.get("teacher")
         if teacher is None:
             return torch.full_like(unlabelled.ignored, IGNORE, dtype=torch.long)
-        return teacher(images, unlabelled.ignored)
+        return teacher(images, unlabelled.ignored, self._tags(unlabelled))
+
+    def _tags(self, unlabelled: Unlabelled) -> Tensor | None:
+        return unlabelled.tags if self.settings.tags else None
 
 
 METHOD = SemiVL

@@ -7,7 +7,7 @@ from torch import nn
 
 from semivl.config import Classes, Record
 from semivl.data.stream import Batches
-from semivl.methods import Losses, Method, as_float
+from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.losses import cross_entropy_sums, supervised_target
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.encoder import Trained
@@ -25,7 +25,7 @@ class Supervised(Method):
         trains: Trained = Field("spatial", description="what of the encoder learns; spatial: attention and positions")
         text: Literal["names", "averages"] = Field("names", description="class text of the decoder; see semivl")
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         text = vlm.required_text("method supervised")
         return Segmenter(vlm, getattr(text, self.settings.text), self.settings.decoder, self.settings.trains)
 

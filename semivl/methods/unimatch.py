@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from semivl.config import Classes, Record
 from semivl.data.stream import Batches
 from semivl.errors import ConfigError
-from semivl.methods import Losses, Method, as_float
+from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.losses import (
     PseudoLabels,
     confident_share,
@@ -104,7 +104,7 @@ class UniMatch(Method):
         self.settings = settings
         self.partner = settings.cutmix_partner == "same_image"
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         s = self.settings
         model = UniMatchModel(vlm, len(classes), s.features == "clip")
         if s.features == "normed":

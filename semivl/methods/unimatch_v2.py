@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches
-from semivl.methods import Losses, Method, as_float
+from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
 from semivl.methods.parts.losses import (
     PseudoLabels,
@@ -70,7 +70,7 @@ class UniMatchV2(Method):
         confidence: float = Field(0.95, ge=0, le=1, description="pseudo-labels with less are not learned from")
         ohem: bool = Field(False, description="learn from the hardest labelled pixels only, as published on Cityscapes")
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         """The student, for training with its average; there is no guidance."""
         model = UniMatchV2Model(vlm, self.settings.head, len(classes))
         train_for_outputs(model.encoder, self.settings.trains)

@@ -78,10 +78,14 @@ class DptHead(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(f, f, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(f, classes, 1))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.head[2](self.penultimate(maps))
+
+    def penultimate(self, maps: Sequence[Tensor]) -> Tensor:
+        """(B, F, 8h, 8w): what the last convolution, 1 x 1, reads."""
         steps = zip(self.project, self.resize, self.narrow, maps, strict=True)
         one, two, three, four = (narrow(resize(project(m))) for project, resize, narrow, m in steps)
         x = self.fusions[3](four, None, three.shape[-2:])
         x = self.fusions[2](x, three, two.shape[-2:])
         x = self.fusions[1](x, two, one.shape[-2:])
         x = self.fusions[0](x, one, [2 * side for side in one.shape[-2:]])
-        return self.head(x)
+        return self.head[1](self.head[0](x))

@@ -24,6 +24,7 @@ from semivl.data.store import Store
 from semivl.errors import RegistryError
 from semivl.evaluation.evaluate import evaluate
 from semivl.evaluation.scores import split_digest
+from semivl.registry.guide import guide_bundle
 from semivl.registry.lineage import Lineage
 from semivl.registry.package import bundle_of
 from semivl.registry.provenance import commit, environment
@@ -103,7 +104,7 @@ def reproduce(store: Store, made: Lineage, folder: Path) -> Reproduction:
     key = f"reproduce-{made.train_key}"
     _make_ready(store, made, folder, key)
     curve = Curve(folder / _CURVE)
-    bundle = train(config, snapshot, store, folder, curve, parent, key)
+    bundle = train(config, snapshot, store, folder, curve, parent, key, guide_bundle(config))
     miou, unscored = _miou_difference(store, made, snapshot, bundle)
     first = _loss_of(made.run_id)
     shared = [abs(first[step] - loss) for step, loss in curve.loss.items() if step in first]

@@ -68,7 +68,11 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, N, H, W) of images (B, 3, H, W) in [0, 1], evened out over groups by `evaluation.refine`."""
-        images = images.to(self.device)
+        return self.scores(images.to(self.device))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """`logits` of images on the model's device, as tensors that a training may go on with."""
         logits, refine = self.method.predict(self._quick, images), self.evaluation.refine
         if refine is None:
             return logits
@@ -138,10 +142,18 @@ def train_key(config: Config, version: str) -> str:
     parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")
     guide = config.guidance.vlm
     starts = f"{weights_digest(config.vlm)} {weights_digest(guide) if guide else ''} {_labels_digest(config.guidance)}"
+    starts += finished_digest(config.guidance)
     precision = config.compute.precision if config.compute.precision != "fp32" else ""
     refine = config.evaluation.refine
     refining = group_weights_digest(refine.groups) if refine else ""
     return hashlib.sha256(f"{parts} {starts} {version} {precision}{refining}".encode()).hexdigest()[:16]
+
+
+def finished_digest(config: GuidanceConfig) -> str:
+    """Hash of the weights of the finished model that guides, where a folder holds it; a registered version's number
+    stands for its weights."""
+    folder = ROOT / config.model if config.model else None
+    return weights_of(folder) if folder and is_whole(folder) else ""
 
 
 def _labels_digest(config: GuidanceConfig) -> str:

@@ -29,9 +29,7 @@ def training_pools(snapshot: Snapshot, method: Method) -> Pools:
         raise TrainingError("TRAIN002", what, "Add some, or use method supervised.")
     if "tags" in needs and not pools.unlabelled:
         what = f"{dataset} has no tagged image without a mask."
-        raise TrainingError(
-            "TRAIN012", what, "Add tags.jsonl (docs/layouts.md) and ingest again, or use method semivl."
-        )
+        raise TrainingError("TRAIN012", what, "Add tags.jsonl (docs/layouts.md) and ingest again.")
     if "caption" in needs and not pools.captioned:
         what = f"{dataset} has no captioned training image."
         raise TrainingError("TRAIN013", what, "Add captions.jsonl (docs/layouts.md) and ingest again.")

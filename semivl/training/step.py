@@ -48,9 +48,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if step < config.warmup:
         return config.learning_rate * (step + 1) / (config.warmup + 1)
     if config.schedule == "cosine":
-        return (
-            config.learning_rate * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup))) / 2
-        )
+        passed = (step - config.warmup) / (config.steps - config.warmup)
+        return config.learning_rate * (1 + math.cos(math.pi * passed)) / 2
     return config.learning_rate * (1 - max(0, step - 1) / config.steps) ** 0.9
 
 
@@ -63,6 +62,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     rates = {
         "encoder.stem.": config.conv_multiplier,
         "encoder.": config.backbone_multiplier,
+        "learner.labels.encoder.": config.backbone_multiplier,
+        "learner.discriminator.": config.discriminator_multiplier,
         "": config.decoder_multiplier,
     }
     grouped: dict[tuple[str, bool], list[nn.Parameter]] = {}

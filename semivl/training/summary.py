@@ -12,9 +12,10 @@ from semivl.config import Config
 from semivl.language.text import definition_prompts, name_prompts
 from semivl.methods import Method, create
 from semivl.nets.vlm import outline_vlm
+from semivl.training.guide import chosen_guide
 from semivl.training.memory import expected
 from semivl.training.step import build_optimizer, learning_rate
-from semivl.training.trainer import apply_compute, chosen_guide
+from semivl.training.trainer import apply_compute
 
 Rows = list[tuple[str, ...]]
 SHOWN = 3
@@ -76,9 +77,8 @@ def _modules(model: nn.Module, config: Config) -> Iterator[tuple[str, ...]]:
 def _guide(config: Config, method: Method) -> Rows:
     """Who guides, for a method that is guided."""
     g = config.guidance
-    who = (
-        f"label maps in {g.labels}" if g.labels else g.vlm.model if g.vlm else "a frozen copy of the student's encoder"
-    )
+    named = g.model or (g.vlm and g.vlm.model) or "a frozen copy of the student's encoder"
+    who = f"label maps in {g.labels}" if g.labels else named
     return [("guide", who)] if method.takes_guide else []
 
 

@@ -5,7 +5,7 @@ A training that was killed and resumed takes the very steps of an unbroken one, 
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,11 @@ from semivl.evaluation.window import segment
 from semivl.methods import Method, create
 from semivl.nets.decoder import Spatial, Up, decode_in_chunks
 from semivl.nets.encoder import Block
-from semivl.nets.vlm import DenseVLM, load_vlm
+from semivl.nets.vlm import load_vlm
 from semivl.settings import ROOT, home
 from semivl.training.bundle import is_whole, save_bundle, train_key
 from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
+from semivl.training.guide import chosen_guide
 from semivl.training.image_maps import made_maps
 from semivl.training.parent import load_parent
 from semivl.training.pools import counts, training_pools
@@ -62,18 +63,20 @@ def train(
     observer: Observer,
     parent: Path | None = None,
     key: str | None = None,
+    guide: Path | None = None,
 ) -> Path:
     """The folder of the finished model, trained on `snapshot`; goes on from what `folder` holds already.
 
     Args:
         key: name of its checkpoints in S3; the train key where empty.
         parent: bundle of the model whose weights the first step starts from; `vlm` alone where empty.
+        guide: bundle of the model that `guidance.model` names.
 
     Raises:
         ConfigError: the method or the vision-language model cannot be used.
         TrainingError: TRAIN001, TRAIN002, TRAIN012 or TRAIN013 no samples of a kind that the method needs, or what its
             survey of them finds, TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label
-            maps to guide, TRAIN010 the parent is a model of another kind.
+            maps to guide, TRAIN010 the parent is a model of another kind, TRAIN014 the guide knows other classes.
     """
     bundle = folder / "model"
     if is_whole(bundle):
@@ -84,7 +87,7 @@ def train(
     torch.manual_seed(config.train.seed)
     method = create(config.method)
     vlm = load_vlm(config.vlm, config.classes, config.train.crop, method.reads_text)
-    model = method.build(config.classes, vlm, True, chosen_guide(config, vlm)).to(device).train()
+    model = method.build(config.classes, vlm, True, chosen_guide(config, vlm, finished=guide)).to(device).train()
     apply_compute(model, config.compute)
     pools = training_pools(snapshot, method)
     told = [f"Learned from: {counts(pools)}.", *method.survey(pools, config.classes)]
@@ -219,17 +222,6 @@ def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
     rows = sorted(snapshot.rows(split="val"), key=lambda row: row.key)[:PREVIEWS]
     decoded = {row.key: decode_image(read_sample(cache, row)[0]) for row in rows}
     return {key: torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for key, p in decoded.items()}
-
-
-def chosen_guide(config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = load_vlm) -> DenseVLM | None:
-    """The model that guides: `guidance.vlm`, else the student's own as it was; None where none does."""
-    g = config.guidance
-    if g.labels or not create(config.method).takes_guide:
-        return None
-    if g.vlm is None and g.table_side in (None, config.train.crop):
-        return vlm
-    own = config.vlm.model_copy(update={"conv_stem": False})
-    return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
 
 
 def label_maps(config: Config, unlabelled: Samples) -> LabelMaps | None:

@@ -60,7 +60,6 @@ def test_sound_snapshot_passes_and_is_remembered(snap, store):
 @pytest.mark.parametrize(
     ("change", "code", "word"),
     [
-        (lambda rows: [r for r in rows if r.split == "val" or r.supervision == "none"], "DATA311", "found 0"),
         (lambda rows: [r for r in rows if r.split == "train"], "DATA312", "found 0"),
         (
             lambda rows: [replace(r, split="val") if r.supervision == "none" else r for r in rows],
@@ -106,6 +105,24 @@ def test_classes_that_masks_hardly_show_are_warnings(snap, store):
     assert found.success and set(codes(found.warnings)) == {"DATA331", "DATA333"}
     told = " ".join(found.warnings)
     assert "in a training mask: not so for 1 of 3: dog" in told and "not so for 1 of 2: cat (1)" in told
+
+
+def test_a_snapshot_without_training_masks_is_told_and_no_more(snap, store):
+    found = validate(
+        store, changed(snap, lambda rows: [r for r in rows if r.split == "val" or r.supervision == "none"])
+    )
+    assert found.success and "DATA311" in codes(found.warnings)
+
+
+def test_tags_of_no_class_are_named(snap, store):
+    def tagged(rows):
+        told = [("cat",), ("Dog", "doog"), ("quince", "doog"), (), ("quince",)]
+        return [replace(r, tags=t) for r, t in zip(rows, told, strict=False)] + rows[len(told) :]
+
+    [told] = [w for w in validate(store, changed(snap, tagged)).warnings if w.startswith("DATA334")]
+    assert "not so for 3 of 13" in told
+    assert {word for word in ("doog", "quince", "cat)") if word in told} == {"doog", "quince"}
+    assert "DATA334" not in codes(validate(store, snap).warnings)
 
 
 def test_edited_suite_means_validating_again(snap, store):

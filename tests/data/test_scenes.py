@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from semivl.config import CONF, IGNORE, Classes, DataConfig, check
-from semivl.data.scenes import write_captioned, write_scenes
+from semivl.data.scenes import Told, write_captioned, write_scenes
 from semivl.data.scenes_compose import scene
 from semivl.data.scenes_words import BACKGROUND_WORDS, NAMES, OBJECT_WORDS, SKY_WORDS, _plural
 from semivl.errors import DataError
@@ -126,3 +126,51 @@ def test_demo_config_reads_what_write_scenes_writes(tmp_path: Path):
     write_scenes(tmp_path, 1, 1, 1, 1, SIZE)
     assert config.layout == "folder"
     assert all((tmp_path / str(name)).is_file() for name in (config.labelled_list, config.evaluation_list))
+
+
+def test_what_is_told_changes_no_picture_and_no_evaluation_mask(tmp_path: Path):
+    write_scenes(tmp_path / "plain", 1, 4, 6, 3, SIZE)
+    write_scenes(tmp_path / "told", 1, 4, 6, 3, SIZE, Told(mentioned=0.65, tags="all", masked=("cat", "car")))
+    plain, told = digests(tmp_path / "plain"), digests(tmp_path / "told")
+    same = [n for n in plain if n.startswith(("images", "masks/evaluation"))]
+    assert [told[n] for n in same] == [plain[n] for n in same]
+    assert told["captions.jsonl"] != plain["captions.jsonl"]
+
+
+def test_training_masks_show_the_told_classes_alone_and_the_rest_is_ignored(tmp_path: Path):
+    chosen = {"cat", "car", "mushroom"}
+    write_scenes(tmp_path / "plain", 1, 8, 1, 1, SIZE)
+    write_scenes(tmp_path / "told", 1, 8, 1, 1, SIZE, Told(masked=tuple(chosen)))
+    kept = [0, *(NAMES.index(name) for name in chosen)]
+    hidden = 0
+    for index in range(8):
+        whole, part = (
+            np.asarray(Image.open(tmp_path / k / f"masks/labelled-{index:05d}.png")) for k in ("plain", "told")
+        )
+        assert np.array_equal(part, np.where(np.isin(whole, kept), whole, 255))
+        hidden += int((part != whole).sum())
+    assert hidden
+
+
+def test_complete_tags_name_all_that_the_mask_shows_and_the_others_some(tmp_path: Path):
+    for kind in ("all", "some"):
+        write_scenes(tmp_path / kind, 1, 12, 1, 1, SIZE, Told(tags=kind))
+    fewer = 0
+    for index in range(12):
+        mask = np.asarray(Image.open(tmp_path / f"all/masks/labelled-{index:05d}.png"))
+        shown = {name for number, name in enumerate(NAMES) if number and (mask == number).any()}
+        every, some = (tags(tmp_path / kind)[f"labelled-{index:05d}.jpg"] for kind in ("all", "some"))
+        assert (set(every["tags"]), every["complete"]) == (shown, True)
+        assert some["tags"] and set(some["tags"]) <= shown and "complete" not in some
+        fewer += len(shown) - len(some["tags"])
+    assert fewer > 0
+    assert not [name for name in tags(tmp_path / "all") if name.startswith("evaluation")]
+
+
+def tags(folder: Path) -> dict[str, dict]:
+    return {entry["image"]: entry for entry in map(json.loads, (folder / "tags.jsonl").read_text().splitlines())}
+
+
+def test_a_class_that_no_scene_shows_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"DATA061.*dog"):
+        write_scenes(tmp_path, 1, 1, 1, 1, SIZE, Told(masked=("dog",)))

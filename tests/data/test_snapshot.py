@@ -248,8 +248,9 @@ def test_version_is_of_what_the_table_says_not_of_how_it_lies_in_memory(rows, cu
 
 @pytest.mark.parametrize(
     "change",
-    [{"caption": ""}, {"caption": "x"}, {"tags": ("a", "b")}, {"tags": ("ab",)}, {"tags_complete": True}, {"mask_offset": None},
-     {"pixels": ()}, {"pixels": (10, 60, 10)}, {"brightness": 100.01}, {"source": "b"}, {"orientation": 2}],
+    [{"caption": ""}, {"caption": "x"}, {"tags": ("a", "b")}, {"tags": ("ab",)}, {"tags_complete": True},
+     {"mask_offset": None}, {"pixels": ()}, {"pixels": (10, 60, 10)}, {"brightness": 100.01}, {"source": "b"},
+     {"orientation": 2}],
     ids=str,
 )  # fmt: skip
 def test_version_tells_any_two_contents_apart(change):

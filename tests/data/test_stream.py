@@ -1,7 +1,8 @@
 """Batches by step number: exact epochs, resumed by arithmetic, on any number of ranks."""
 
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semivl.config import IGNORE, TrainConfig
+from semivl.config import IGNORE, ClassDefinition, Classes, TrainConfig
 from semivl.data.augment import Crop, crop_image, crop_mask, draw_crop, outside
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image, decode_mask
 from semivl.data.stream import Batches, LabelMaps, Steps, Unlabelled, batches, permutation, positions, share
+from semivl.data.tags import TagReader
 from semivl.errors import DataError
 from tests.made_shards import mask, picture, put_shards
 
@@ -24,6 +26,7 @@ RECORDED = {
     6: [[2, 5, 4, 1], [3, 0, 1, 2], [0, 4, 5, 3]],
     20_000: [[11608, 4641, 11239, 2027], [9473, 2650, 3182, 7457], [10163, 1856, 2851, 827]],
 }
+TAGGED = Classes(classes=(ClassDefinition(name="cat"), ClassDefinition(name="dog")))
 SIZES = ((48, 32), (30, 45), (64, 64))
 
 
@@ -75,21 +78,42 @@ def test_ranks_get_the_slices_of_what_one_rank_gets(prepared, tmp_path, world):
         Image.fromarray(np.tile(np.arange(row.width, dtype=np.uint8), (row.height, 1))).save(
             tmp_path / f"{row.key}.png"
         )
-    maps = LabelMaps(tmp_path, 250)
-    alone = Steps(*prepared, FOUR, maps=maps)
-    ranks = [Steps(*prepared, FOUR, maps=maps, rank=r, world=world) for r in range(world)]
+    told = [replace(row, caption=f"photo {number}") for number, row in enumerate(prepared[2])]
+    options: Any = {
+        "maps": LabelMaps(tmp_path, 250), "captioned": told, "image_maps": tmp_path, "tags": TagReader(TAGGED)
+    }  # fmt: skip
+    alone = Steps(*prepared, FOUR, **options)
+    ranks = [Steps(*prepared, FOUR, **options, rank=r, world=world) for r in range(world)]
     for step in (0, 1, 5):
         whole, parts = tensors(alone[step]), [tensors(rank[step]) for rank in ranks]
-        assert len(whole) == 8
+        assert len(whole) == 14
         for name, tensor in whole.items():
             assert torch.equal(tensor, torch.cat([part[name] for part in parts])), name
+        assert alone[step].captioned.captions == sum((rank[step].captioned.captions for rank in ranks), ())
         assert {s for rank in ranks for s in rank.shards(step)} == set(alone.shards(step))
 
 
 def tensors(batch: Batches) -> dict[str, torch.Tensor]:
     """Every tensor of a batch by name."""
-    parts = {part.name: getattr(batch, part.name) for part in fields(batch)}
-    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in vars(part).items()}
+    parts = {part.name: getattr(batch, part.name) for part in fields(batch) if getattr(batch, part.name)}
+    held = {f"{name}.{key}": value for name, part in parts.items() for key, value in vars(part).items()}
+    return {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+
+
+def test_captions_and_maps_are_of_the_crops_own_image(prepared, tmp_path):
+    cache, _, unlabelled = prepared
+    told = [replace(row, caption=f"photo {number}") for number, row in enumerate(unlabelled)]
+    for number, row in enumerate(unlabelled):
+        Image.fromarray(np.full((row.height, row.width), number, np.uint8)).save(tmp_path / f"{row.key}.png")
+    steps = Steps(cache, [], [], FOUR, captioned=told, image_maps=tmp_path)
+    for step in range(3):
+        batch = steps[step]
+        assert (batch.labelled, batch.unlabelled, batch.partner) == (None, None, None)
+        got = batch.captioned
+        for caption, map_, ignored in zip(got.captions, got.maps, got.ignored, strict=True):
+            assert torch.equal(map_ == 255, ignored)
+            assert set(map_[~ignored].tolist()) == {int(caption.removeprefix("photo "))}
+    assert {shard for step in range(2) for shard in steps.shards(step)} == {row.shard for row in unlabelled}
 
 
 def test_crops_are_those_that_the_decoded_pictures_always_drew(prepared):

@@ -8,7 +8,7 @@ from PIL import Image
 from semivl.config import IGNORE
 from semivl.errors import ConfigError
 from semivl.evaluation.labels import write_labels
-from semivl.methods.parts.guidance import Guidance, GuidanceSettings
+from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance
 from tests.tiny import SIDE, tiny_vlm
 
 SETTINGS = GuidanceSettings(threshold=0.95)  # pyright: ignore[reportCallIssue]
@@ -21,7 +21,7 @@ def photos(count: int = 3) -> list[tuple[str, np.ndarray]]:
 
 def test_maps_hold_the_guides_labels_of_whole_photos(tmp_path):
     written = write_labels(tiny_vlm(), SETTINGS, photos(), tmp_path)
-    teacher = Guidance(tiny_vlm(), SETTINGS)
+    teacher = LanguageGuidance(tiny_vlm(), SETTINGS)
     maps = []
     for key, photo in photos():
         image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255

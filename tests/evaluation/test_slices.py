@@ -16,8 +16,8 @@ def row(number: int, **values) -> Row:
     given = {
         "key": f"{number:016x}", "shard": "s", "image_offset": 0, "image_bytes": 1, "mask_offset": 0, "mask_bytes": 1,
         "sha256": "", "mask_sha256": "", "phash": "", "width": 10, "height": 10, "orientation": 1, "split": "val",
-        "supervision": "mask", "tags": (), "tags_complete": False, "caption": None, "pixels": (1, 0), "ignored": 0, "brightness": 9.0,
-        "source": f"images/{number}.jpg",
+        "supervision": "mask", "tags": (), "tags_complete": False, "caption": None, "pixels": (1, 0), "ignored": 0,
+        "brightness": 9.0, "source": f"images/{number}.jpg",
     }  # fmt: skip
     return Row(**(given | values))
 

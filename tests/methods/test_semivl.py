@@ -11,7 +11,7 @@ from semivl.config import IGNORE, MethodConfig, TrainConfig
 from semivl.data.stream import Batches, Unlabelled
 from semivl.errors import ConfigError
 from semivl.methods import as_float, create, inference_state
-from semivl.methods.parts.guidance import Guidance, GuidanceSettings
+from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance
 from semivl.methods.parts.losses import (
     PseudoLabels,
     Target,
@@ -38,8 +38,8 @@ def loss_of(logits, target: Target) -> torch.Tensor:
     return loss
 
 
-def teacher(threshold: float) -> Guidance:
-    return Guidance(tiny_vlm(), GuidanceSettings(threshold=threshold))  # pyright: ignore[reportCallIssue]
+def teacher(threshold: float) -> LanguageGuidance:
+    return LanguageGuidance(tiny_vlm(), GuidanceSettings(threshold=threshold))  # pyright: ignore[reportCallIssue]
 
 
 def nothing_ignored():

@@ -1,4 +1,8 @@
-"""Dense guidance: the labels that the frozen vision-language model gives by itself (SemiVL, 3.4; spec 2.6)."""
+"""Dense guidance: what another model says of unlabelled pixels (SemiVL, 3.4; spec 2.6).
+
+The paper's guide is the frozen vision-language model by itself. A finished model of any method may stand in its place,
+such as one that learned from captions alone: see `guidance.model` and docs/teachers.md.
+"""
 
 from typing import Literal
 
@@ -8,47 +12,103 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Record
+from semivl.errors import ConfigError
+from semivl.methods import Guide
+from semivl.methods.parts.tags import ruled_out
 from semivl.nets.vlm import DenseVLM, concept_cosines
 
 
 class GuidanceSettings(Record):
-    """Dense guidance by a frozen vision-language model."""
+    """Dense guidance by a frozen model."""
 
     weight: float = Field(0.1, ge=0, description="weight at the start; falls linearly to 0")
     threshold: float = Field(0.9, ge=0, le=1, description="pixels with a lower probability give no label")
     scale: float = Field(100.0, gt=0, description="factor on cosines before the softmax")
     text: Literal["definitions", "names"] = Field("definitions", description="what stands for a class: the best of its")
+    form: Literal["labels", "probabilities"] = Field(
+        "labels", description="what is learned from a confident pixel: its likeliest class, or all its probabilities"
+    )
 
 
 class Guidance(nn.Module):
-    """A frozen copy of the pretrained encoder that names pixels by the definitions of the classes."""
+    """A frozen model that says what pixels show."""
 
-    phrases: Tensor
-    phrase_class: Tensor
-
-    def __init__(self, guide: DenseVLM, settings: GuidanceSettings) -> None:
+    def __init__(self, settings: GuidanceSettings) -> None:
         super().__init__()
-        text = guide.required_text("guidance")
-        self.encoder = guide.frozen_encoder()
         self.settings = settings
-        self.classes = len(text.names)
-        every = settings.text == "definitions"
-        self.register_buffer("phrases", (text.phrases if every else text.names).clone())
-        self.register_buffer("phrase_class", text.phrase_class.clone() if every else torch.arange(self.classes))
 
     def train(self, mode: bool = True) -> "Guidance":
         """Stays as it is: what is frozen has no training mode."""
         return super().train(False)
 
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """(B, N, H, W): softmax over classes of scaled cosines, the best phrase of a class standing for it."""
-        cosines = concept_cosines(self.encoder(images), self.phrases, self.phrase_class, self.classes)
-        cosines = F.interpolate(cosines, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return (self.settings.scale * cosines).softmax(dim=1)
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, N, h, w) of images (B, 3, H, W) in [0, 1], in cells or pixels."""
+        raise NotImplementedError
 
     @torch.no_grad()
-    def forward(self, images: Tensor, ignored: Tensor) -> Tensor:
-        """(B, H, W) int64 labels of images in [0, 1]; 255 where unsure or `ignored`."""
-        confidence, label = self.probabilities(images).max(dim=1)
-        return label.masked_fill((confidence < self.settings.threshold) | ignored, IGNORE)
+    def probabilities(self, images: Tensor, tags: Tensor | None = None) -> Tensor:
+        """(B, N, H, W); 0 for classes that `tags` (B, N) exclude."""
+        logits = F.interpolate(self.logits(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return ruled_out(logits, tags).softmax(dim=1)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, ignored: Tensor, tags: Tensor | None = None) -> Tensor:
+        """What is learned of images in [0, 1], by `form`: (B, H, W) int64 labels, 255 where unsure or `ignored`, or
+        (B, N, H, W) probabilities, 0 there."""
+        probabilities = self.probabilities(images, tags)
+        confidence, label = probabilities.max(dim=1)
+        unsure = (confidence < self.settings.threshold) | ignored
+        if self.settings.form == "labels":
+            return label.masked_fill(unsure, IGNORE)
+        return probabilities.masked_fill(unsure[:, None], 0)
+
+
+class LanguageGuidance(Guidance):
+    """A frozen copy of a vision-language model's encoder that names pixels by the definitions of the classes."""
+
+    phrases: Tensor
+    phrase_class: Tensor
+
+    def __init__(self, guide: DenseVLM, settings: GuidanceSettings) -> None:
+        super().__init__(settings)
+        text = guide.required_text("guidance")
+        self.encoder = guide.frozen_encoder()
+        self.classes = len(text.names)
+        every = settings.text == "definitions"
+        self.register_buffer("phrases", (text.phrases if every else text.names).clone())
+        self.register_buffer("phrase_class", text.phrase_class.clone() if every else torch.arange(self.classes))
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Scaled cosines, the best phrase of a class standing for it."""
+        cosines = concept_cosines(self.encoder(images), self.phrases, self.phrase_class, self.classes)
+        return self.settings.scale * cosines
+
+
+class ModelGuidance(Guidance):
+    """A finished model, images (B, 3, H, W) in [0, 1] to logits (B, N, H, W)."""
+
+    def __init__(self, guide: nn.Module, settings: GuidanceSettings) -> None:
+        super().__init__(settings)
+        self.model = guide.requires_grad_(False)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        return self.model(images).float()
+
+
+def guidance(guide: Guide, settings: GuidanceSettings) -> Guidance:
+    """The guidance that a vision-language model or a finished model gives."""
+    return LanguageGuidance(guide, settings) if isinstance(guide, DenseVLM) else ModelGuidance(guide, settings)
+
+
+def language_guide(guide: Guide | None, who: str) -> DenseVLM | None:
+    """The guide of a method that can only be guided by a vision-language model.
+
+    Raises:
+        ConfigError: CONF027, it is a finished model.
+    """
+    if guide is None or isinstance(guide, DenseVLM):
+        return guide
+    what = f"guidance.model names a finished model, and {who} takes a vision-language model."
+    raise ConfigError("CONF027", what, "Leave it empty, and name the guide in guidance.vlm.")

@@ -103,6 +103,30 @@ def guidance_target(labels: Tensor) -> Target:
     return Target(labels.where(sure, 0), sure / labels.numel())
 
 
+def soft_cross_entropy_sum(cells: Tensor, probabilities: Tensor) -> Tensor:
+    """Cross-entropy of logits in cells (B, N, h, w) with a guide's probabilities (B, N, H, W), which are 0 where it is
+    unsure; the mean goes over all pixels, those included, as that of `guidance_target` does."""
+    with torch.autocast(cells.device.type, enabled=False):
+        each = [
+            checkpoint(_soft_image_sum, *one, use_reentrant=False, preserve_rng_state=False)
+            for one in zip(cells.float().split(1), probabilities, strict=True)
+        ]
+    return torch.stack(each).sum() * probabilities.shape[1] / probabilities.numel()  # pyright: ignore
+
+
+def _soft_image_sum(cells: Tensor, probabilities: Tensor) -> Tensor:
+    """Of one image: cells (1, N, h, w), probabilities (N, H, W)."""
+    return -(_full(cells, probabilities.shape[1:])[0].log_softmax(0) * probabilities).sum()
+
+
+def hardest(hint: Tensor) -> Tensor:
+    """(B, H, W) int64 labels of hints: of probabilities the likeliest class, 255 where a guide is unsure."""
+    if hint.dim() == 3:
+        return hint
+    best, label = hint.max(1)
+    return label.masked_fill(best == 0, IGNORE)
+
+
 def confident_share(believed: PseudoLabels, threshold: float) -> Tensor:
     """Share of the pixels that are not ignored whose belief reaches `threshold`."""
     counted = (believed.confidence >= threshold) & ~believed.ignored

@@ -1,0 +1,78 @@
+"""Losses of the label net and of tags (spec transfer.md, 2.2, 2.3 and 3.3). Tags: 1 there, 0 not there, -1 not told."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semivl.config import IGNORE
+
+
+def object_target(masks: Tensor, background: int) -> Tensor:
+    """(B, H, W) int64 of masks: 1 an object of any class, 0 the background, 255 as in the mask."""
+    return (masks != background).long().where(masks != IGNORE, IGNORE)
+
+
+def doubtful(
+    masks: Tensor, tags: Tensor | None, drawn: Tensor, foreground: Tensor, background: int, low: float
+) -> Tensor:
+    """(B, H, W) bool: the background of photos whose tags name a class that no mask shows, where an object may be.
+
+    Args:
+        masks: (B, H, W) int64.
+        tags: (B, N) int8, None where there are none.
+        drawn: (N,) bool, classes that masks show.
+        foreground: (B, H, W) probability of an object.
+        low: foreground above which a pixel is doubtful.
+    """
+    if tags is None:
+        return torch.zeros_like(masks, dtype=torch.bool)
+    undrawn = ((tags == 1) & ~drawn).any(1)
+    return undrawn[:, None, None] & (masks == background) & (foreground > low)
+
+
+def object_loss(logits: Tensor, target: Tensor, dice: float) -> Tensor:
+    """Mean binary cross-entropy over pixels that are not 255, and `dice` times the Dice loss of the batch.
+
+    Args:
+        logits: (B, h, w), scaled up to the target's size.
+        target: (B, H, W) int64: 1, 0, 255.
+    """
+    wide = F.interpolate(logits[:, None].float(), size=target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    known = target != IGNORE
+    truth = (target == 1).to(wide.dtype)
+    each = F.binary_cross_entropy_with_logits(wide, truth, reduction="none")
+    entropy = (each * known).sum() / known.sum().clamp(min=1)
+    sure = wide.sigmoid() * known
+    overlap = (2 * (sure * truth).sum() + 1) / (sure.sum() + (truth * known).sum() + 1)
+    return entropy + dice * (1 - overlap)
+
+
+def crop_tags(masks: Tensor, tags: Tensor | None, drawn: Tensor) -> Tensor:
+    """(B, N) int8 tags of crops with masks: masks tell of the classes that they show, tags of the others."""
+    classes = torch.arange(len(drawn), device=masks.device)
+    shown = (masks.flatten(1)[:, None] == classes[:, None]).any(2)
+    told = torch.full_like(shown, -1, dtype=torch.int8) if tags is None else tags
+    told = torch.where(drawn, 0, told)
+    return torch.where(shown, 1, told).to(torch.int8)
+
+
+def tag_loss(logits: Tensor, tags: Tensor, background: int, untold: float = 0.0) -> Tensor:
+    """Mean binary cross-entropy of (B, N) logits over the classes that tags tell of; the background never counts.
+
+    A class that they do not tell of is taken as absent, with the weight `untold`.
+    """
+    weight = torch.where(tags == -1, untold, 1.0)
+    weight[:, background] = 0
+    each = F.binary_cross_entropy_with_logits(logits.float(), (tags == 1).float(), reduction="none")
+    return (each * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def pooled_logits(cells: Tensor, sharpness: float = 5.0) -> Tensor:
+    """(B, N) logits that a class is there, of logits in cells (B, N, h, w).
+
+    A cell's logit of a class against all others, and over the cells a log-mean-exp between mean and maximum.
+    """
+    log_probability = cells.float().log_softmax(1)
+    others = torch.log(-torch.expm1(log_probability.clamp(max=-1e-6)))
+    against = sharpness * (log_probability - others).flatten(2)
+    return (against.logsumexp(2) - torch.log(torch.tensor(against.shape[2], dtype=against.dtype))) / sharpness

@@ -1,0 +1,81 @@
+"""The label net: where in a photo there is an object of any class, and which classes it holds (spec transfer.md, 2).
+
+One encoder, two heads. The foreground head knows no classes, so what it learns from the classes that have masks holds
+for those that have none. The classifier learns from tags; its maps before the mean say where a class seems to be.
+It learns beside the model and is no part of the finished one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semivl.config import Record
+from semivl.nets.dpt import DptHead, DptShape, quarter_blocks
+from semivl.nets.encoder import DenseEncoder, Trained
+
+
+class LabelNetSettings(Record):
+    """The label net's parts."""
+
+    head: DptShape = Field(DptShape(features=32, channels=(24, 48, 96, 192)), description="of the foreground")
+    trains: Trained = Field("spatial", description="what of its encoder learns; spatial: attention and positions")
+
+
+class Foreground(NamedTuple):
+    """What the foreground head says."""
+
+    logits: Tensor
+    """(B, h, w), at eight times the patch grid"""
+    features: Tensor
+    """(B, F, h, w), what its last layer reads"""
+
+    def probability(self, size: tuple[int, int]) -> Tensor:
+        """(B, H, W) in [0, 1]."""
+        wide = F.interpolate(self.logits[:, None].float(), size=size, mode="bilinear", align_corners=False)
+        return wide[:, 0].sigmoid()
+
+
+class LabelNet(nn.Module):
+    """Maps of images (B, 3, H, W) in [0, 1] for the foreground head and for the classifier."""
+
+    drawn: Tensor
+    """(N,) bool: classes that a mask has shown since the training began"""
+
+    def __init__(
+        self, encoder: DenseEncoder, classes: int, background: int, settings: LabelNetSettings, classifies: bool
+    ) -> None:
+        """Takes the encoder itself.
+
+        Args:
+            background: id of the class that is no object.
+            classifies: with a classifier, which learns from tags.
+        """
+        super().__init__()
+        self.encoder, a, self.background = encoder, encoder.architecture, background
+        encoder.train_parts(settings.trains)
+        for unread in (encoder.projection, encoder.head, encoder.stem):
+            if unread is not None:
+                unread.requires_grad_(False)
+        self.blocks = quarter_blocks(a.layers)
+        self.foreground = DptHead(settings.head, a.width, 1)
+        self.classifier = nn.Conv2d(a.width, classes, 1) if classifies else None
+        self.register_buffer("drawn", torch.zeros(classes, dtype=torch.bool))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Four maps (B, width, h, w) on the patch grid, shallow first."""
+        each = sorted(set(self.blocks))  # an encoder of fewer than four blocks gives some of them twice
+        found = dict(zip(each, self.encoder.outputs(images, each), strict=True))
+        return tuple(found[block] for block in self.blocks)
+
+    def objects(self, maps: tuple[Tensor, ...]) -> Foreground:
+        """The foreground of the images that the maps are of."""
+        features = self.foreground.penultimate(maps)
+        return Foreground(self.foreground.head[2](features)[:, 0], features)
+
+    def class_maps(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """(B, N, h, w) whose means over the photo are the classifier's logits."""
+        assert self.classifier is not None
+        return self.classifier(maps[-1])

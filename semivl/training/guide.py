@@ -1,0 +1,57 @@
+"""Who guides a training that takes guidance: the student's own encoder as it was, another one, or a finished model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from semivl.config import Config
+from semivl.errors import TrainingError
+from semivl.methods import Guide, create
+from semivl.nets.vlm import DenseVLM, load_vlm
+from semivl.training.bundle import Predictor, load_bundle
+
+
+class FinishedModel(nn.Module):
+    """A finished model of any method as a module: images (B, 3, H, W) in [0, 1] to logits (B, N, H, W)."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.model, self.predict = predictor.model, predictor.scores
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.predict(images)
+
+
+def chosen_guide(
+    config: Config, vlm: DenseVLM, load: Callable[..., DenseVLM] = load_vlm, finished: Path | None = None
+) -> Guide | None:
+    """The model that guides; None where none does.
+
+    Args:
+        vlm: the student's own, as it was before the training.
+        finished: bundle of the finished model that `guidance.model` names.
+
+    Raises:
+        TrainingError: TRAIN004 the bundle is none, TRAIN014 its model knows other classes.
+    """
+    g = config.guidance
+    if g.labels or not create(config.method).takes_guide:
+        return None
+    if finished:
+        return finished_guide(finished, config)
+    if g.vlm is None and g.table_side in (None, config.train.crop):
+        return vlm
+    own = config.vlm.model_copy(update={"conv_stem": False})
+    return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
+
+
+def finished_guide(folder: Path, config: Config) -> FinishedModel:
+    """The model of a bundle as guide; on the CPU."""
+    predictor = load_bundle(folder)
+    if predictor.classes.names != config.classes.names:
+        known, wanted = set(predictor.classes.names), set(config.classes.names)
+        odd = ", ".join(sorted(known ^ wanted)) or "their order"
+        what = f"guidance.model {config.guidance.model} was made for other classes: they differ in {odd}."
+        raise TrainingError("TRAIN014", what, "Name a model of the experiment's classes.")
+    return FinishedModel(predictor)
