@@ -112,7 +112,6 @@ def _architecture(own: Architecture, config: VlmConfig, side: int) -> Architectu
     imagenet = config.normalisation == "imagenet"
     return own.model_copy(
         update={
-            "pooling": "mean",  # captions met the mean of the patches in alignment
             "grid": patch_grid((own.patch, own.patch), side),
             "gelu": own.gelu if config.gelu == "own" else config.gelu,
             "layer_norm_eps": config.layer_norm_eps or own.layer_norm_eps,
@@ -120,6 +119,7 @@ def _architecture(own: Architecture, config: VlmConfig, side: int) -> Architectu
             "std": IMAGENET_STD if imagenet else own.std,
             "skip_blocks": config.skip_blocks,
             "conv_stem": config.conv_stem,
+            "pool": "dense",  # alignment teaches patches alone, and no class token
         }
     )
 

@@ -52,9 +52,9 @@ def from_open_clip(visual: Any, config: VlmConfig, grid: tuple[int, int]) -> Den
         mlp=len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
         patch=state["conv1.weight"].shape[-1],
         embedding=state["proj"].shape[1],
-        pooling="mean" if visual.pool_type == "avg" else "class",
         **_chosen(config, own_gelu, visual.ln_post.eps, visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]),
         grid=grid,
+        pool="mean" if visual.pool_type == "avg" else "class",
     )
     converted = dict(renamed(state, OPEN_CLIP_NAMES))
     converted["projection.weight"] = converted.pop("proj").T

@@ -54,11 +54,12 @@ class Architecture(Record):
     """tokens beside the class token that stand for no patch"""
     dense: Literal["value", "ordinary"] = "value"
     """the path of the last block that the dense embedding is made from"""
-    pooling: Literal["class", "mean"] = "class"
-    """what embeds a whole image: the class token, or the mean of the patches"""
     projection_bias: bool = False
     head: int = 0
     """hidden width of an MLP beside the projection, as alignment makes one; none at 0"""
+    pool: Literal["class", "mean", "dense"] = "class"
+    """what stands for the whole image: the class token after the last block, or the mean of the patches, after its
+    ordinary path or its dense one"""
     conv_stem: bool = False
     """the first layers of a ResNet as the shallowest skip feature, for Cityscapes"""
 
@@ -175,14 +176,34 @@ class DenseEncoder(nn.Module):
                 skips.append(self._map(value, grid))
             else:
                 tokens = block(tokens)
-        dense = self.embed(last.value(tokens) if a.dense == "value" else last(tokens))
-        return Features(F.normalize(self._map(dense, grid).float(), dim=1), tuple(skips))
+        return Features(self.dense(last, tokens, grid), tuple(skips))
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """(..., D) of the last block's outputs (..., width): in the space of the text embeddings, not normalised."""
+    def before_last(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What the last block reads: tokens (B, L, width), and the patch grid's rows and columns."""
+        tokens, grid = self.tokens(images)
+        for block in self.layers()[:-1]:
+            tokens = block(tokens)
+        return tokens, grid
+
+    def dense(self, last: Block, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, D, h, w), L2-normalised over D: the dense path of `last` for what `before_last` gives."""
+        return F.normalize(self._map(self.shared(self.dense_path(last, tokens)), grid).float(), dim=1)
+
+    def dense_path(self, last: Block, tokens: Tensor) -> Tensor:
+        """Tokens (B, L, width) as the last block hands them to the dense embedding."""
+        return last.value(tokens) if self.architecture.dense == "value" else last(tokens)
+
+    def shared(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., width) after the last block as embeddings (..., D) in the space of the text."""
         normed = self.ln_post(tokens)
-        embedded = self.projection(normed)
-        return embedded if self.head is None else embedded + self.head(normed)
+        return self.projection(normed) if self.head is None else self.projection(normed) + self.head(normed)
+
+    def whole(self, images: Tensor) -> Tensor:
+        """(B, D), L2-normalised: the embeddings of whole images (B, 3, H, W) in [0, 1]."""
+        a, last = self.architecture, self.layers()[-1]
+        tokens, _ = self.before_last(images)
+        embedded = self.shared(self.dense_path(last, tokens) if a.pool == "dense" else last(tokens))
+        return F.normalize(embedded[:, 0] if a.pool == "class" else embedded[:, self.before_patches :].mean(1), dim=-1)
 
     @property
     def before_patches(self) -> int:

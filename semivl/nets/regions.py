@@ -55,14 +55,15 @@ class Reading(NamedTuple):
     """(B, D, h, w), of the patches, as `DenseEncoder` gives them"""
 
 
-def read(encoder: DenseEncoder, images: Tensor, groups: Tensor, settings: RegionSettings) -> Reading:
+def read(encoder: DenseEncoder, images: Tensor, groups: Tensor, count: int, settings: RegionSettings) -> Reading:
     """Reads the groups of images (B, 3, H, W) in [0, 1] as regions.
 
     Args:
         groups: (B, H, W) int64 from 0 on, 255 where there is no photo.
+        count: K, groups of a photo at the most.
     """
     tokens, grid = encoder.tokens(images)
-    share = shares(groups, encoder.architecture.patch)
+    share = shares(groups, count, encoder.architecture.patch)
     weights = {"masked": own_patches, "attn_soft": lambda s: s + LEAST_SHARE}.get(settings.how, lambda s: s[:, :0])
     one_pass = _class_tokens if by_class_token(encoder, settings) else _patch_means
     rows, dense = one_pass(encoder, tokens, weights(share), min(settings.blocks, len(encoder.layers())))
@@ -70,7 +71,7 @@ def read(encoder: DenseEncoder, images: Tensor, groups: Tensor, settings: Region
     if settings.how == "pool":
         regions = F.normalize(share @ dense, dim=-1)
     elif settings.how == "input_dim":
-        regions = _painted(encoder, images, groups, share.shape[1], settings)
+        regions = _painted(encoder, images, groups, count, settings)
     else:
         regions = rows[:, 1:]
     return Reading(regions, share.sum(-1) > 0, rows[:, 0], dense.transpose(1, 2).unflatten(2, grid))
@@ -78,14 +79,13 @@ def read(encoder: DenseEncoder, images: Tensor, groups: Tensor, settings: Region
 
 def by_class_token(encoder: DenseEncoder, settings: RegionSettings) -> bool:
     """Whether the class token embeds a region, and not the mean of its patches."""
-    return settings.by == "class" or (settings.by == "own" and encoder.architecture.pooling == "class")
+    return settings.by == "class" or (settings.by == "own" and encoder.architecture.pool == "class")
 
 
-def shares(groups: Tensor, patch: int) -> Tensor:
+def shares(groups: Tensor, count: int, patch: int) -> Tensor:
     """(B, K, L) share of each patch that lies in each of groups (B, H, W), 255 in none; rows of patches in order."""
     height, width = groups.shape[1:]
     whole = F.pad(groups, (0, -width % patch, 0, -height % patch), value=_OUTSIDE)
-    count = int(groups.where(groups != _OUTSIDE, 0).max()) + 1
     inside = whole[:, None] == torch.arange(count, device=groups.device)[:, None, None]
     return F.avg_pool2d(inside.float(), patch).flatten(2)
 
@@ -120,7 +120,7 @@ def _class_tokens(encoder: DenseEncoder, tokens: Tensor, weights: Tensor, blocks
         rows = _beside(block, rows, projected, bias)
         tokens = block.finished(tokens, block.attended(projected))
     rows = _beside(last, rows, last.projected(tokens), bias)
-    return encoder.embed(rows), _dense(encoder, tokens)
+    return encoder.shared(rows), encoder.shared(encoder.dense_path(last, tokens)[:, encoder.before_patches :])
 
 
 def _beside(block: Block, rows: Tensor, projected: Tensor, bias: Tensor) -> Tensor:
@@ -151,28 +151,33 @@ def _patch_means(encoder: DenseEncoder, tokens: Tensor, weights: Tensor, blocks:
         tokens = block(tokens)
     others, bias = encoder.before_patches, _within(weights, encoder.before_patches)
     patches = tokens[:, others:]
-    for block in encoder.layers()[first:]:
-        # what stands for no patch is taken from the stream that knows of no regions
-        rows = torch.cat([tokens[:, :others], patches], 1)
-        patches = block.finished(rows, block.attended(block.projected(rows), bias))[:, others:]
-        tokens = block(tokens) if block is not last else tokens
-    patches = encoder.embed(patches)
+    for block in before[first:]:
+        patches = _apart(block, tokens, patches, bias)
+        tokens = block(tokens)
+    if encoder.architecture.pool == "dense" and encoder.architecture.dense == "value":
+        patches, read = last.value(patches), last.value(tokens)
+    else:
+        patches, read = _apart(last, tokens, patches, bias), last(tokens)
+    patches = encoder.shared(patches)
     regions = weights @ patches / weights.sum(-1, keepdim=True).clamp(min=LEAST_SHARE)
-    whole = encoder.embed(last(tokens)[:, others:]).mean(1, keepdim=True)
-    return torch.cat([whole, regions], 1), _dense(encoder, tokens)
+    whole = encoder.shared(read[:, others:]).mean(1, keepdim=True)
+    return torch.cat([whole, regions], 1), encoder.shared(encoder.dense_path(last, tokens)[:, encoder.before_patches :])
+
+
+def _apart(block: Block, tokens: Tensor, patches: Tensor, bias: Tensor) -> Tensor:
+    """(B, L, width) the block's outputs of patches (B, L, width) that see what `bias` (B, G + L, G + L) shows.
+
+    The first G of the photo's tokens, which stand for no patch, come from the stream that knows of no regions.
+    """
+    others = tokens.shape[1] - patches.shape[1]
+    rows = torch.cat([tokens[:, :others], patches], 1)
+    return block.finished(rows, block.attended(block.projected(rows), bias))[:, others:]
 
 
 def _within(weights: Tensor, before: int) -> Tensor:
     """(B, before + L, before + L) bias by which patches see themselves, those of their regions, and what is before."""
     shared = weights.transpose(1, 2) @ weights + torch.eye(weights.shape[-1], device=weights.device)
     return F.pad(shared.clamp(max=1).log(), (before, 0, before, 0))
-
-
-def _dense(encoder: DenseEncoder, tokens: Tensor) -> Tensor:
-    """(B, L, D) dense embedding of the patches, of what the last block reads."""
-    last = encoder.layers()[-1]
-    read = last.value(tokens) if encoder.architecture.dense == "value" else last(tokens)
-    return encoder.embed(read[:, encoder.before_patches :])
 
 
 def _painted(encoder: DenseEncoder, images: Tensor, groups: Tensor, count: int, settings: RegionSettings) -> Tensor:
@@ -182,5 +187,5 @@ def _painted(encoder: DenseEncoder, images: Tensor, groups: Tensor, count: int, 
         inside = (groups == group)[:, None]
         seen = torch.where(inside, images, torch.lerp(encoder.mean.expand_as(images), images, settings.kept))
         plain = settings.model_copy(update={"how": "pool"})
-        found.append(read(encoder, seen, torch.zeros_like(groups), plain).whole)
+        found.append(read(encoder, seen, torch.zeros_like(groups), 1, plain).whole)
     return torch.stack(found, 1)

@@ -10,10 +10,10 @@ from semivl.nets.regions import LEAST_SHARE, RegionSettings, own_patches, read, 
 from tests.tiny import PATCH, SIDE, tiny_vlm
 
 
-def encoder(registers: int = 0, pooling: str = "class", dense: str = "value") -> DenseEncoder:
+def encoder(registers: int = 0, pool: str = "class", dense: str = "value") -> DenseEncoder:
     made = tiny_vlm().encoder
     assert isinstance(made, DenseEncoder)
-    changes = {"registers": registers, "pooling": pooling, "dense": dense}
+    changes = {"registers": registers, "pool": pool, "dense": dense}
     other = DenseEncoder(made.architecture.model_copy(update=changes))
     other.load_state_dict(made.state_dict(), strict=False)
     if other.registers is not None:
@@ -50,7 +50,7 @@ def twin(net: DenseEncoder, photos: Tensor, weights: Tensor, blocks: int) -> Ten
     bias[:, range(length, length + count), range(length, length + count)] = 0
     for block in layers[len(layers) - blocks :]:
         joint = block.finished(joint, block.attended(block.projected(joint), bias))
-    return F.normalize(net.embed(joint[:, length:]), dim=-1)
+    return F.normalize(net.shared(joint[:, length:]), dim=-1)
 
 
 @pytest.mark.parametrize("registers", [0, 2])
@@ -58,9 +58,9 @@ def twin(net: DenseEncoder, photos: Tensor, weights: Tensor, blocks: int) -> Ten
 @pytest.mark.parametrize("how", ["masked", "attn_soft"])
 def test_regions_are_those_of_one_mask_over_all_tokens(registers, blocks, how):
     net, groups = encoder(registers), quarters()
-    share = shares(groups, PATCH)
+    share = shares(groups, 4, PATCH)
     weights = own_patches(share) if how == "masked" else share + LEAST_SHARE
-    found = read(net, images(), groups, settings(how=how, blocks=blocks)).regions
+    found = read(net, images(), groups, 4, settings(how=how, blocks=blocks)).regions
     torch.testing.assert_close(found, twin(net, images(), weights, blocks))
 
 
@@ -68,44 +68,39 @@ def test_regions_are_those_of_one_mask_over_all_tokens(registers, blocks, how):
 @torch.inference_mode()
 def test_a_region_that_is_the_whole_photo_is_the_class_token_bit_for_bit(registers):
     net = encoder(registers)
-    found = read(net, images(), torch.zeros(2, SIDE, SIDE, dtype=torch.long), settings())
+    found = read(net, images(), torch.zeros(2, SIDE, SIDE, dtype=torch.long), 1, settings())
     assert torch.equal(found.regions[:, 0], found.whole)
-    tokens, _ = net.tokens(images())
-    for block in net.layers():
-        tokens = block(tokens)
-    torch.testing.assert_close(found.whole, F.normalize(net.embed(tokens[:, 0]), dim=-1))
+    torch.testing.assert_close(found.whole, net.whole(images()))
 
 
+@pytest.mark.parametrize("pool", ["mean", "dense"])
 @torch.inference_mode()
-def test_a_region_that_is_the_whole_photo_is_the_mean_of_its_patches():
-    net = encoder(pooling="mean")
-    found = read(net, images(), torch.zeros(2, SIDE, SIDE, dtype=torch.long), settings())
+def test_a_region_that_is_the_whole_photo_is_the_mean_of_its_patches(pool):
+    net = encoder(pool=pool)
+    found = read(net, images(), torch.zeros(2, SIDE, SIDE, dtype=torch.long), 1, settings())
     torch.testing.assert_close(found.regions[:, 0], found.whole)
-    tokens, _ = net.tokens(images())
-    for block in net.layers():
-        tokens = block(tokens)
-    torch.testing.assert_close(found.whole, F.normalize(net.embed(tokens[:, 1:]).mean(1), dim=-1))
+    torch.testing.assert_close(found.whole, net.whole(images()))
 
 
-@pytest.mark.parametrize("pooling", ["class", "mean"])
+@pytest.mark.parametrize("pool", ["class", "mean", "dense"])
 @pytest.mark.parametrize("how", ["masked", "input_dim", "pool"])
 @torch.inference_mode()
-def test_a_region_depends_neither_on_the_order_nor_on_the_number_of_others(pooling, how):
-    net, groups, photos = encoder(pooling=pooling), quarters(), images()
-    found = read(net, photos, groups, settings(how=how)).regions
-    turned = read(net, photos, (groups + 1) % 4, settings(how=how)).regions
+def test_a_region_depends_neither_on_the_order_nor_on_the_number_of_others(pool, how):
+    net, groups, photos = encoder(pool=pool), quarters(), images()
+    found = read(net, photos, groups, 4, settings(how=how)).regions
+    turned = read(net, photos, (groups + 1) % 4, 4, settings(how=how)).regions
     torch.testing.assert_close(turned, found.roll(1, 1))
     divided = torch.where((groups == 3) & (torch.arange(SIDE) % 16 < 8), 4, groups)
-    torch.testing.assert_close(read(net, photos, divided, settings(how=how)).regions[:, :3], found[:, :3])
+    torch.testing.assert_close(read(net, photos, divided, 5, settings(how=how)).regions[:, :3], found[:, :3])
 
 
 @pytest.mark.parametrize("dense", ["value", "ordinary"])
-@pytest.mark.parametrize("pooling", ["class", "mean"])
+@pytest.mark.parametrize("pool", ["class", "mean", "dense"])
 @torch.inference_mode()
-def test_patches_and_whole_are_not_changed_by_regions(dense, pooling):
-    net, photos = encoder(pooling=pooling, dense=dense), images()
-    found = read(net, photos, quarters(), settings())
-    alone = read(net, photos, torch.zeros(2, SIDE, SIDE, dtype=torch.long), settings(how="pool"))
+def test_patches_and_whole_are_not_changed_by_regions(dense, pool):
+    net, photos = encoder(pool=pool, dense=dense), images()
+    found = read(net, photos, quarters(), 4, settings())
+    alone = read(net, photos, torch.zeros(2, SIDE, SIDE, dtype=torch.long), 1, settings(how="pool"))
     assert torch.equal(found.dense, alone.dense)
     torch.testing.assert_close(found.whole, alone.whole)
     torch.testing.assert_close(found.dense, net(photos).dense)
@@ -115,8 +110,8 @@ def test_patches_and_whole_are_not_changed_by_regions(dense, pooling):
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 @torch.inference_mode()
 def test_means_are_those_of_a_regions_patches_run_by_themselves(registers, blocks):
-    net, groups = encoder(registers, pooling="mean"), quarters()
-    found = read(net, images(), groups, settings(blocks=blocks)).regions
+    net, groups = encoder(registers, pool="mean"), quarters()
+    found = read(net, images(), groups, 4, settings(blocks=blocks)).regions
     tokens, _ = net.tokens(images())
     layers, others = net.layers(), net.before_patches
     for block in layers[: 3 - blocks]:
@@ -127,7 +122,7 @@ def test_means_are_those_of_a_regions_patches_run_by_themselves(registers, block
         for block in layers[3 - blocks :]:
             patches = block(torch.cat([whole[:, :others], patches], 1))[:, others:]
             whole = block(whole)
-        expected = F.normalize(net.embed(patches).mean(1), dim=-1)
+        expected = F.normalize(net.shared(patches).mean(1), dim=-1)
         torch.testing.assert_close(found[photo, region], expected[0])
 
 
@@ -136,7 +131,7 @@ def test_pooled_regions_are_means_of_the_dense_embedding():
     net, groups = encoder(), quarters()
     dense = net(images()).dense
     expected = F.normalize(dense[:, :, :2, :2].mean((2, 3)), dim=-1)
-    found = read(net, images(), groups, settings(how="pool")).regions
+    found = read(net, images(), groups, 4, settings(how="pool")).regions
     torch.testing.assert_close(found[0, 0], expected[0])
     torch.testing.assert_close(found[1, 3], expected[1])
 
@@ -146,10 +141,10 @@ def test_painted_regions_are_whole_photos_of_what_is_left():
     net, groups, photos = encoder(), quarters(), images()
     one = torch.zeros(2, SIDE, SIDE, dtype=torch.long)
     for kept in (0.0, 0.4):
-        found = read(net, photos, groups, settings(how="input_dim", kept=kept)).regions
+        found = read(net, photos, groups, 4, settings(how="input_dim", kept=kept)).regions
         outside = kept * photos + (1 - kept) * 0.5  # the encoder's mean colour
         painted = torch.where((groups == 2)[:, None], photos, outside)
-        torch.testing.assert_close(found[:, 2], read(net, painted, one, settings()).whole)
+        torch.testing.assert_close(found[:, 2], read(net, painted, one, 1, settings()).whole)
 
 
 def test_shares_of_patches_and_the_patches_that_are_a_groups_own():
@@ -157,18 +152,18 @@ def test_shares_of_patches_and_the_patches_that_are_a_groups_own():
     groups[:, :, 6:] = 1  # six columns of eight are 0's
     groups[:, :2, 18:] = 2
     groups[:, :, 19:] = 255
-    share = shares(groups, 8)
+    share = shares(groups, 3, 8)
     torch.testing.assert_close(share, torch.tensor([[[48, 0, 0], [16, 64, 22], [0, 0, 2]]]) / 64)
     assert own_patches(share).tolist() == [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
 
 
-@pytest.mark.parametrize("pooling", ["class", "mean"])
+@pytest.mark.parametrize("pool", ["class", "mean", "dense"])
 @pytest.mark.parametrize("how", ["masked", "attn_soft", "input_dim", "pool"])
-def test_photos_with_fewer_regions_say_so_and_give_finite_gradients(pooling, how):
-    net, groups = encoder(pooling=pooling), quarters()
+def test_photos_with_fewer_regions_say_so_and_give_finite_gradients(pool, how):
+    net, groups = encoder(pool=pool), quarters()
     groups[1] = groups[1] // 2
     groups[1, :, -5:] = 255
-    found = read(net, images(), groups, settings(how=how))
+    found = read(net, images(), groups, 4, settings(how=how))
     assert found.present.tolist() == [[True] * 4, [True, True, False, False]]
     (found.regions[found.present].sum() + found.whole.sum() + found.dense.sum()).backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
