@@ -29,6 +29,7 @@ from semivl.cli.lineage import lineage, reproduce
 from semivl.cli.predict import predict
 from semivl.cli.registry import decisions, freeze, rollback
 from semivl.cli.retrain import retrain, schedule
+from semivl.cli.transferability import transferability
 from semivl.cli.vlm import vlm
 from semivl.errors import SemivlError
 
@@ -48,6 +49,7 @@ app.command()(predict)
 app.command()(reproduce)
 app.command()(retrain)
 app.command()(schedule)
+app.command()(transferability)
 app.command()(export)
 for command in (decisions, freeze, rollback):
     app.command()(command)

@@ -16,6 +16,7 @@ from semivl.data.sample import Row, Split
 from semivl.data.snapshot import Snapshot
 from semivl.errors import RegistryError
 from semivl.evaluation.boundary import band_counts
+from semivl.evaluation.by_strength import by_strength, weak_classes
 from semivl.evaluation.calibration import expected_error, reliability, tallies
 from semivl.evaluation.counting import by_name, confusions, iou_points, mean, mean_iou, points
 from semivl.evaluation.latency import forget_peak, latencies, peak_memory_mib
@@ -84,7 +85,7 @@ def evaluate(
         model_bytes=predictor.model_bytes,
         ms_per_image=float(np.median(table["ms"].to_numpy())),
         peak_memory_mib=peak,
-        **_of_whole(total, snapshot.manifest.classes.names),
+        **_of_whole(total, snapshot.manifest.classes.names, weak_classes(snapshot)),
     )
     return Evaluation(scores, table, total.confusion)
 
@@ -166,15 +167,17 @@ def _require_same_classes(model: Classes, data: Classes) -> None:
         )
 
 
-def _of_whole(total: Counted, names: Sequence[str]) -> dict:
-    """The scores that are made of the whole split's counts, by field of `Scores`."""
+def _of_whole(total: Counted, names: Sequence[str], weak: Sequence[str]) -> dict:
+    """The scores that are made of the whole split's counts, by field of `Scores`; `weak` classes have no masks."""
     matrix, pixels = total.confusion, int(total.confusion.sum())
     boundary = points(total.boundary_intersections, total.boundary_unions)
+    iou = by_name(names, iou_points(matrix))
     bins = reliability(total.pixels, total.right, total.confidence)
     return {
         "pixels": pixels,
         "miou": mean_iou(matrix),
-        "iou": by_name(names, iou_points(matrix)),
+        "iou": iou,
+        "by_strength": by_strength(iou, weak),
         "accuracy": float(100 * matrix.trace() / pixels),
         "class_accuracy": by_name(names, points(matrix.diagonal(), matrix.sum(1))),
         "boundary_iou": by_name(names, boundary),

@@ -9,7 +9,7 @@ from semivl.data.snapshot import Snapshot
 from semivl.evaluation.overlay import palette
 from semivl.evaluation.report import Tab
 from semivl.evaluation.report_pictures import Example, picture
-from semivl.evaluation.scores import Evaluation, Scores, predicted_mask, read_pair
+from semivl.evaluation.scores import ByStrength, Evaluation, Scores, predicted_mask, read_pair
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,10 @@ def scores_tab(evaluation: Evaluation, examples: tuple[list[Example], list[Examp
     scores, per_image, confusion = evaluation
     colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette(len(scores.iou))]
     best, worst = ([_pictures(e) for e in some] for some in examples)
+    by = scores.by_strength
     values = {
+        "kinds": _kinds(by) if by else [],
+        "weak": by.weak if by else (),
         "classes": _classes(scores, confusion, colours),
         "matrix": _matrix(scores, confusion),
         "mistakes": _mistakes(scores, confusion),
@@ -71,6 +74,16 @@ def _classes(scores: Scores, confusion: np.ndarray, colours: list[str]) -> list[
         for i, (name, value) in enumerate(scores.iou.items())
     ]
     return sorted(lines, key=lambda line: (line["iou"] is None, -(line["iou"] or 0)))
+
+
+def _kinds(by: ByStrength) -> list[dict]:
+    """A line a kind of class, where some are known by tags alone."""
+    lines = [
+        ("classes with masks", by.strong_miou),
+        (f"classes known by tags alone: {', '.join(by.weak)}", by.weak_miou),
+        ("harmonic mean of the two", by.harmonic),
+    ]
+    return [{"name": name, "miou": value} for name, value in lines]
 
 
 def _matrix(scores: Scores, confusion: np.ndarray) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 
 from semivl.config import Record
 from semivl.data.sample import Split
+from semivl.evaluation.by_strength import ByStrength as ByStrength
 from semivl.evaluation.calibration import Bin as Bin
 from semivl.evaluation.counting import confusion as confusion
 from semivl.evaluation.counting import counts as counts
@@ -44,6 +45,8 @@ class Scores(Record):
     iou: dict[str, float | None]
     accuracy: float
     """share of the labelled pixels that are right"""
+    by_strength: ByStrength | None = None
+    """None where training masks show every class that training tags name"""
     class_accuracy: dict[str, float | None]
     """share of a class's pixels that are right; None for a class that the truth does not hold"""
     boundary_iou: dict[str, float | None]

@@ -116,6 +116,8 @@ def _log_metrics(run_id: str, scores: Scores) -> None:
     whole = ("miou", "accuracy", "boundary_miou", "ece", "confidence", "ms_per_image", "peak_memory_mib")
     values: dict[str, float | None] = {name: getattr(scores, name) for name in whole}
     values["model_bytes"] = float(scores.model_bytes)
+    if by := scores.by_strength:
+        values |= {"miou_strong": by.strong_miou, "miou_weak": by.weak_miou, "miou_harmonic": by.harmonic}
     for kind in ("iou", "class_accuracy", "boundary_iou"):
         values |= {f"{kind}/{name}": value for name, value in getattr(scores, kind).items()}
     values |= {f"latency_ms/{one.width}x{one.height}": one.ms for one in scores.latency}
@@ -130,13 +132,22 @@ def _summary(scores: Scores) -> str:
     where = f"`{scores.dataset}` snapshot `{scores.snapshot}`"
     lines = [
         f"**{scores.miou:.1f} mIoU** on {scores.images} images of {where}; boundary mIoU {scores.boundary_miou:.1f}, "
-        f"accuracy {scores.accuracy:.1f}, calibration error {scores.ece:.1f}.",
+        f"accuracy {scores.accuracy:.1f}, calibration error {scores.ece:.1f}.{_by_strength(scores)}",
         "",
         "| class | IoU |",
         "|---|---|",
         *(f"| {name} | {'absent' if value is None else f'{value:.1f}'} |" for name, value in scores.iou.items()),
     ]
     return "\n".join(lines)
+
+
+def _by_strength(scores: Scores) -> str:
+    """A sentence, where some classes are known by tags alone."""
+    by = scores.by_strength
+    if by is None:
+        return ""
+    strong, weak, both = ("-" if v is None else f"{v:.1f}" for v in (by.strong_miou, by.weak_miou, by.harmonic))
+    return f" mIoU of classes with masks {strong}, of classes known by tags alone {weak}, harmonic mean {both}."
 
 
 def _parquet(table: pa.Table) -> bytes:

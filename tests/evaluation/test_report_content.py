@@ -8,6 +8,7 @@ import pytest
 
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import Snapshot
+from semivl.evaluation.by_strength import by_strength
 from semivl.evaluation.evaluate import evaluate
 from semivl.evaluation.report import write_report
 from semivl.evaluation.report_figures import calibration_tab, slices_tab
@@ -77,3 +78,14 @@ def test_the_best_and_the_worst_are_the_best_and_the_worst(evaluation: Evaluatio
 def test_no_image_is_both_best_and_worst(evaluation: Evaluation, images: int) -> None:
     best, worst = extremes(evaluation.per_image.slice(0, images), 6)
     assert len({r["key"] for r in best + worst}) == len(best + worst) == images
+
+
+def test_the_report_sets_classes_known_by_tags_alone_apart(
+    evaluation: Evaluation, predictor: ColourPredictor, snapshot: Snapshot, cache: ShardCache, tmp_path: Path
+) -> None:
+    assert "by tags alone" not in page_of(evaluation, predictor, snapshot, cache, tmp_path / "plain.html")
+    apart = by_strength(evaluation.scores.iou, ("blue",))
+    known = evaluation._replace(scores=evaluation.scores.model_copy(update={"by_strength": apart}))
+    page = page_of(known, predictor, snapshot, cache, tmp_path / "index.html")
+    assert apart and "classes known by tags alone: blue" in page and page.count("tags alone</small>") == 1
+    assert all(f"{value:.1f}</td>" in page for value in (apart.strong_miou, apart.weak_miou, apart.harmonic))

@@ -40,11 +40,13 @@ class Labelling(NamedTuple):
 
 
 def learned_from(
-    net: LabelNet, labelled: Labelled, unlabelled: Unlabelled, settings: LabelTransferSettings, doubts: bool
+    net: LabelNet, labelled: Labelled, unlabelled: Unlabelled | None, settings: LabelTransferSettings, doubts: bool
 ) -> Losses:
     """The label net's losses, `total` among them; notes which classes the masks show.
 
-    `doubts`: background that the net itself takes for an object is left out, where tags name a class without masks.
+    Args:
+        unlabelled: tagged crops for its classifier, where it has one.
+        doubts: background that the net itself takes for an object is left out, where tags name a class without masks.
     """
     note_drawn(net, labelled.masks)
     maps = net.maps(as_float(labelled.images))
@@ -55,7 +57,7 @@ def learned_from(
     of_objects = object_loss(objects.logits, object_target(masks, net.background), settings.dice)
     if net.classifier is None:
         return {"total": of_objects, "objects": of_objects}
-    assert unlabelled.tags is not None
+    assert unlabelled is not None and unlabelled.tags is not None
     told = torch.cat([crop_tags(labelled.masks, labelled.tags, net.drawn), unlabelled.tags])
     of_weak = net.class_maps(net.maps(as_float(unlabelled.images)))
     logits = torch.cat([net.class_maps(maps).mean((2, 3)), of_weak.mean((2, 3))])
