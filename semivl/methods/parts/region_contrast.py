@@ -20,7 +20,7 @@ def image_scores(regions: Tensor, present: Tensor, nouns: Tensor, pooling: Pooli
     `attention`: the cosine with the mean of the regions, weighed by the softmax of their cosines / temperature; `max`:
     with the best region; `logsumexp`: the smooth maximum, of which the number of regions is taken out.
     """
-    cosines = _region_cosines(regions, present, nouns)
+    cosines = torch.einsum("bkd,md->mbk", regions, nouns).masked_fill(~present, -torch.inf)
     if pooling == "max":
         return cosines.amax(2)
     if pooling == "logsumexp":
@@ -45,7 +45,10 @@ def nouns_to_regions(
     regions: Tensor, present: Tensor, nouns: Tensor, owner: Tensor, counted: Tensor, scale: Tensor
 ) -> Tensor:
     """Mean over nouns of -log of the share that their own image's regions have among all that count (MIL-NCE)."""
-    logits = scale * _region_cosines(regions, present, nouns).masked_fill(~counted[:, :, None], -torch.inf)
+    # masked after the scale, whose gradient would be infinity times nothing
+    logits = (scale * torch.einsum("bkd,md->mbk", regions, nouns)).masked_fill(
+        ~(present & counted[:, :, None]), -torch.inf
+    )
     own = logits[torch.arange(len(owner), device=owner.device), owner].logsumexp(1)
     return (logits.flatten(1).logsumexp(1) - own).mean()
 
@@ -73,8 +76,3 @@ def whole_contrast(whole: Tensor, captions: Tensor, same: Tensor, scale: Tensor)
     logits = (scale * whole @ captions.T).masked_fill(same & ~own, -torch.inf)
     target = torch.arange(len(whole), device=whole.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def _region_cosines(regions: Tensor, present: Tensor, nouns: Tensor) -> Tensor:
-    """(M, B, K), -inf for regions that are not there."""
-    return torch.einsum("bkd,md->mbk", regions, nouns).masked_fill(~present, -torch.inf)
