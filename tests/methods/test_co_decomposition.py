@@ -21,7 +21,9 @@ from semivl.training.step import build_optimizer, take_step
 from tests.captioned import CAPTIONS, CLASSES, captioned_batches, spoken_vlm
 from tests.tiny import SIDE, tiny_vlm
 
-CONFIG = TrainConfig(steps=6, batch=4, crop=SIDE, learning_rate=1e-3, decoder_multiplier=1.0, decay="matrices", clip=5.0)  # pyright: ignore[reportCallIssue]
+CONFIG = TrainConfig(
+    steps=6, batch=4, crop=SIDE, learning_rate=1e-3, decoder_multiplier=1.0, decay="matrices", clip=5.0
+)  # pyright: ignore[reportCallIssue]
 SMALL: dict[str, Any] = {"context": 3, "prompt_side": 8, "words": {"heads": 2}, "regions": {"stages": 1}}
 
 
@@ -96,7 +98,9 @@ def test_frozen_parts_stay_as_they_are(finished):
 def test_a_batch_without_any_usable_caption_teaches_nothing_and_breaks_nothing():
     chosen = method()
     model = built(chosen)
-    losses = take_step(chosen, model, build_optimizer(model, CONFIG), captioned_batches(captions=CAPTIONS[2:3]), CONFIG, 0)
+    losses = take_step(
+        chosen, model, build_optimizer(model, CONFIG), captioned_batches(captions=CAPTIONS[2:3]), CONFIG, 0
+    )
     assert losses["total"] == 0
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
@@ -145,7 +149,9 @@ def masks_by_parts(model: CoDeModel, images: torch.Tensor) -> tuple[torch.Tensor
     """The learned masks and the frozen encoder's, by their formulas, at twice the patch grid."""
     tokens, grid = model.encoder.before_last(images)
     features = model.regions.features(model.regions.backbone(tokens, grid))
-    learned = (model.regions.scale * torch.einsum("bdhw,nd->bnhw", features, model.text[0]) + model.regions.shift).sigmoid()
+    learned = (
+        model.regions.scale * torch.einsum("bdhw,nd->bnhw", features, model.text[0]) + model.regions.shift
+    ).sigmoid()
     own = (10 * (torch.einsum("bdhw,nd->bnhw", model.encoder(images).dense, model.text[1]) - 0.25)).sigmoid()
     return learned, F.interpolate(own, scale_factor=2, mode="bilinear")
 
@@ -175,7 +181,9 @@ def test_the_background_can_have_another_constant_or_phrases_of_its_own():
     searched = built(method(inference={"background_phrases": True, "pamr": 0, "kept": 0.0}))
     assert searched.phrases == ["grass", "water", "cat", "dog"]
     single = [searched.regions.logits(c).sigmoid() for c in _cosines(searched, images)]
-    expected = F.interpolate(torch.cat([single[0].maximum(single[1]), *single[2:]], 1), size=(SIDE, SIDE), mode="bilinear")
+    expected = F.interpolate(
+        torch.cat([single[0].maximum(single[1]), *single[2:]], 1), size=(SIDE, SIDE), mode="bilinear"
+    )
     torch.testing.assert_close(searched.scores(images), expected, atol=1e-5, rtol=0)
 
 
@@ -221,5 +229,3 @@ def test_the_survey_counts_nouns_and_names_classes_that_no_caption_names():
 def test_too_few_captions_with_nouns_are_refused():
     with pytest.raises(TrainingError, match="TRAIN020 3 of 4 captioned images"):
         method(least_captions=4).survey(rows(*CAPTIONS), CLASSES)
-
-

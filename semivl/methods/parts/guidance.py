@@ -1,7 +1,7 @@
 """Dense guidance: what another model says of unlabelled pixels (SemiVL, 3.4; spec 2.6).
 
 The paper's guide is the frozen vision-language model by itself. A finished model of any method may stand in its place,
-such as one that learned from captions alone: see `guidance.model` and docs/teachers.md.
+such as one that learned from captions alone: see `guidance.model` and docs/methods.md.
 """
 
 from typing import Literal
