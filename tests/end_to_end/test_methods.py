@@ -1,4 +1,4 @@
-"""The other methods as a user starts them: through the deployments to a champion, and before the gate against another."""
+"""The other methods as a user starts them: through the deployments to a champion, and two before one gate."""
 
 import json
 import subprocess
