@@ -1,4 +1,4 @@
-"""SemiVL with each teacher against its static guidance, on scenes where half of the classes have no masks: docs/results.md.
+"""SemiVL with each teacher against its static guidance, where half of the classes have no masks: docs/results.md.
 
     semivl up                                   # its S3 keeps the snapshot
     python -m benchmarks.teachers               # 3 seeds; --table shows what is finished
