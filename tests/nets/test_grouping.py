@@ -9,6 +9,7 @@ import scipy.linalg
 import timm
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from semivl.config import EvaluationConfig, GroupConfig, RefineConfig, check
@@ -148,16 +149,15 @@ def test_small_parts_join_the_most_alike_neighbour_and_large_ones_keep_their_gro
     features[1, 1] = torch.tensor([0.6, 0.8, 0.0])  # more like 1, but only 0 touches it
     features[2, 5] = torch.tensor([0.6, 0.8, 0.0])
     expected = np.where(np.arange(6) < 3, 0, 1) * np.ones((4, 1), int)
-    np.testing.assert_array_equal(without_specks(groups, features, 0.05, apart=False), expected)
-    np.testing.assert_array_equal(without_specks(groups, features, 0.0, apart=False), groups * [[1, 1, 1, 1, 1, 1]])
-    assert without_specks(groups, features, 0.0, apart=True).max() == 3
+    np.testing.assert_array_equal(without_specks(groups, features, 0.05), expected)
+    np.testing.assert_array_equal(without_specks(groups, features, 0.0), groups * [[1, 1, 1, 1, 1, 1]])
 
 
 def test_a_speck_between_two_parts_goes_to_the_one_it_is_like():
     groups = np.array([[0, 0, 0, 2, 1, 1, 1]])
     for like, expected in ((0, 0), (1, 1)):
         features = torch.eye(2)[torch.tensor([[0, 0, 0, like, 1, 1, 1]])]
-        assert without_specks(groups, features, 0.2, apart=False)[0, 3] == expected
+        assert without_specks(groups, features, 0.2)[0, 3] == expected
 
 
 def test_parts_are_connected_over_sides_and_not_corners():
@@ -184,6 +184,13 @@ def test_keys_are_those_that_the_block_attends_with():
     encoder(images)
     expected = seen[0][:, 1:, 16:32].transpose(1, 2).unflatten(2, (4, 4))
     torch.testing.assert_close(encoder.keys(images, 1), expected)
+
+
+def test_groups_are_one_step_to_torch_that_can_be_rehearsed_without_being_taken():
+    with FakeTensorMode():
+        encoder = tiny_vlm().encoder
+        maps = group_maps(encoder, torch.rand(2, 3, 40, 52), config())
+    assert (maps.shape, maps.dtype) == ((2, 40, 52), torch.int64)
 
 
 def test_a_block_that_the_encoder_lacks_is_refused():
