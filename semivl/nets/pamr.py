@@ -14,6 +14,7 @@ DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 _SHARPNESS = 0.1
 """the colour difference, in local standard deviations, that weighs 1 in the softmax"""
+_STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 def pamr(images: Tensor, scores: Tensor, iterations: int = ITERATIONS, dilations: Sequence[int] = DILATIONS) -> Tensor:
@@ -21,32 +22,33 @@ def pamr(images: Tensor, scores: Tensor, iterations: int = ITERATIONS, dilations
 
     The border goes on outside. Scaling and shifting the image's channels changes nothing.
     """
-    small = F.interpolate(images.float(), size=scores.shape[-2:], mode="bilinear", align_corners=False)
-    weights = affinity(small, dilations)
-    b, n, h, w = scores.shape
+    size = scores.shape[-2:]
+    places = neighbours(size[0], size[1], dilations, scores.device)
+    small = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False)
+    weights = affinity(small, places, len(dilations))[:, None]
+    flat = scores.flatten(2)
     for _ in range(iterations):
-        around = neighbours(scores.reshape(b * n, 1, h, w), dilations).reshape(b, n, -1, h, w)
-        scores = (around * weights[:, None]).sum(2)
-    return scores
+        flat = (flat[:, :, places] * weights).sum(2)
+    return flat.unflatten(2, size)
 
 
-def affinity(images: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
-    """(B, 8 * dilations, h, w): how much each neighbour of a pixel weighs; the sum over neighbours is 1."""
-    b, c, h, w = images.shape
-    around = neighbours(images.reshape(b * c, 1, h, w), dilations).reshape(b, c, -1, h, w)
-    centre = images[:, :, None]
+def affinity(images: Tensor, places: Tensor, dilations: int) -> Tensor:
+    """(B, K, h * w): how much each of a pixel's K neighbours weighs in images (B, C, h, w); their sum is 1."""
+    centre = images.flatten(2)[:, :, None]
+    around = images.flatten(2)[:, :, places]
     # the published deviation counts the centre once for each dilation
-    seen = torch.cat([around, centre.expand(-1, -1, len(dilations), -1, -1)], dim=2)
-    deviation = seen.std(2, keepdim=True)
+    deviation = torch.cat([around, centre.expand(-1, -1, dilations, -1)], dim=2).std(2, keepdim=True)
     unlike = (around - centre).abs() / (1e-8 + _SHARPNESS * deviation)
     return (-unlike.mean(1)).softmax(1)
 
 
-def neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
-    """(B, 8 * dilations, h, w) of maps (B, 1, h, w): the values around each pixel, row by row, a dilation at a time."""
-    kernel = torch.eye(9, dtype=maps.dtype, device=maps.device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+def neighbours(height: int, width: int, dilations: Sequence[int], device: torch.device) -> Tensor:
+    """(K, h * w) int64: where in a flat map each pixel's neighbours are, row by row, a dilation after the other."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     found = []
-    for d in dilations:
-        wider = F.pad(maps, (d, d, d, d), mode="replicate")
-        found.append(F.conv2d(wider, kernel, dilation=d))
-    return torch.cat(found, dim=1)
+    for dilation in dilations:
+        for down, across in _STEPS:
+            y = (rows + dilation * down).clamp(min=0).minimum(rows[-1])
+            x = (columns + dilation * across).clamp(min=0).minimum(columns[-1])
+            found.append((y[:, None] * width + x).flatten())
+    return torch.stack(found)

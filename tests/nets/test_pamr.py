@@ -6,6 +6,7 @@ import torch
 
 from semivl.nets.pamr import affinity, neighbours, pamr
 
+CPU = torch.device("cpu")
 DILATIONS = (1, 2, 4)
 AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
@@ -46,15 +47,16 @@ def test_it_is_the_loop_over_pixels():
 
 
 def test_neighbours_come_row_by_row_and_the_border_goes_on():
-    maps = torch.arange(9.0).view(1, 1, 3, 3)
-    assert neighbours(maps, (1,))[0, :, 1, 1].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
-    assert neighbours(maps, (24,))[0, :, 0, 0].tolist() == [0, 0, 2, 0, 2, 6, 6, 8]
+    near, far = neighbours(3, 3, (1, 24), CPU).split(8)
+    assert near[:, 4].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert far[:, 0].tolist() == [0, 0, 2, 0, 2, 6, 6, 8]
 
 
 def test_weights_sum_to_one_and_a_flat_image_gives_the_plain_mean():
     torch.manual_seed(0)
-    torch.testing.assert_close(affinity(torch.rand(1, 3, 8, 8)).sum(1), torch.ones(1, 8, 8))
-    flat = affinity(torch.full((1, 3, 8, 8), 0.5), DILATIONS)
+    places = neighbours(8, 8, DILATIONS, CPU)
+    torch.testing.assert_close(affinity(torch.rand(1, 3, 8, 8), places, 3).sum(1), torch.ones(1, 64))
+    flat = affinity(torch.full((1, 3, 8, 8), 0.5), places, 3)
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / 24))
 
 
