@@ -19,10 +19,10 @@ from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
 from semivl.data.strength import strengths, tagged_classes
 from semivl.data.tags import BACKGROUND
 from semivl.errors import ConfigError
-from semivl.methods import LEARNER, Losses, Method, as_float
+from semivl.methods import LEARNER, Guide, Losses, Method, as_float
 from semivl.methods.parts import adversary
 from semivl.methods.parts.adversary import AdversarySettings, Opinions, Side
-from semivl.methods.parts.guidance import Guidance, GuidanceSettings
+from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance, language_guide
 from semivl.methods.parts.label_transfer import (
     LabelTransferSettings,
     labelled_by,
@@ -79,7 +79,7 @@ class Transfer(Method):
             what = "method transfer: self_training needs the discriminator, and adversary.strong and .weak are 0."
             raise ConfigError("CONF061", what, "Set adversary.weak, or self_training.start to 1.")
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         """The model; for training with `learner.labels`, `learner.discriminator` and the guide as `teacher`.
 
         Raises:
@@ -99,9 +99,10 @@ class Transfer(Method):
         if s.adversary.used:
             parts["discriminator"] = Discriminator(adversary.channels(s.adversary.sees, len(classes)))
         model.add_module(LEARNER[:-1], nn.ModuleDict(parts))
+        guide = language_guide(guide, "method transfer")
         if guide and self.takes_guide:
             wanted = GuidanceSettings(scale=how.activation.scale, text=how.activation.text)  # pyright: ignore
-            model.add_module("teacher", Guidance(guide, wanted))
+            model.add_module("teacher", LanguageGuidance(guide, wanted))
         return model
 
     def _network(self, classes: Classes, vlm: DenseVLM) -> Segmenter | UniMatchModel:
