@@ -22,7 +22,7 @@ from semivl.errors import ConfigError
 from semivl.methods import LEARNER, Guide, Losses, Method, as_float
 from semivl.methods.parts import adversary
 from semivl.methods.parts.adversary import AdversarySettings, Opinions, Side
-from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance, language_guide
+from semivl.methods.parts.guidance import GuidanceSettings, guidance
 from semivl.methods.parts.label_transfer import (
     LabelTransferSettings,
     labelled_by,
@@ -74,7 +74,7 @@ class Transfer(Method):
     def __init__(self, settings: Settings) -> None:
         """Raises: ConfigError CONF061, self-training without a discriminator."""
         self.settings = settings
-        self.takes_guide = settings.label_transfer.activation.source == "vlm"
+        self.takes_guide = settings.label_transfer.activation.source == "guide"
         if settings.self_training.start < 1 and not settings.adversary.used:
             what = "method transfer: self_training needs the discriminator, and adversary.strong and .weak are 0."
             raise ConfigError("CONF061", what, "Set adversary.weak, or self_training.start to 1.")
@@ -99,10 +99,9 @@ class Transfer(Method):
         if s.adversary.used:
             parts["discriminator"] = Discriminator(adversary.channels(s.adversary.sees, len(classes)))
         model.add_module(LEARNER[:-1], nn.ModuleDict(parts))
-        guide = language_guide(guide, "method transfer")
         if guide and self.takes_guide:
             wanted = GuidanceSettings(scale=how.activation.scale, text=how.activation.text)  # pyright: ignore
-            model.add_module("teacher", LanguageGuidance(guide, wanted))
+            model.add_module("teacher", guidance(guide, wanted))
         return model
 
     def _network(self, classes: Classes, vlm: DenseVLM) -> Segmenter | UniMatchModel:

@@ -159,7 +159,7 @@ def test_masks_of_tagged_photos_are_never_read(monkeypatch):
 
 
 def test_masks_of_255_alone_teach_nothing():
-    guided = SMALL["label_transfer"] | {"activation": {"source": "vlm"}, "dice": 0}
+    guided = SMALL["label_transfer"] | {"activation": {"source": "guide"}, "dice": 0}
     method, model = built(label_transfer=guided)
     step = batches()
     blank = replace(step, labelled=replace(step.labelled, masks=torch.full_like(step.labelled.masks, IGNORE)))
@@ -233,7 +233,7 @@ def test_weak_labels_of_a_step_hold_no_untagged_class_and_are_255_in_padding():
 
 
 def test_a_guide_or_label_maps_take_the_classifiers_place():
-    guided = {"label_transfer": SMALL["label_transfer"] | {"activation": {"source": "vlm"}}}
+    guided = {"label_transfer": SMALL["label_transfer"] | {"activation": {"source": "guide"}}}
     method, model = built(**guided)
     assert method.takes_guide and model.learner["labels"].classifier is None
     learned(method, model, 0, 4)
