@@ -8,7 +8,6 @@ discriminator may judge whether its masks look drawn. docs/transfer.md says what
 
 from typing import Literal
 
-import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -120,6 +119,8 @@ class Transfer(Method):
             TrainingError: TRAIN040 fewer than two classes of objects have masks, TRAIN041 two classes without masks
                 are nearly always tagged together, TRAIN042 a class has neither mask nor tag.
         """
+        import pyarrow as pa
+
         whole = pa.concat_tables([pools.labelled.table, pools.unlabelled.table])
         known = strengths(whole, classes)
         require_transferable(known)

@@ -266,3 +266,15 @@ def test_the_label_nets_encoder_and_the_discriminator_have_rates_of_their_own():
     assert found[0.5] == {n for n in names.values() if n.startswith("learner.discriminator.")}
     assert {n.split(".")[0] for n in found[0.01]} == {"encoder", "learner"}
     assert all(".encoder." in n for n in found[0.01] if n.startswith("learner"))
+
+
+@pytest.mark.parametrize("step", [0, 9])
+def test_bfloat16_keeps_weights_and_losses_in_float32(step):
+    found = []
+    for precision in ("fp32", "bf16"):
+        method, model = built(**ADVERSARY)
+        found.append(take_step(method, model, build_optimizer(model, TRAIN), batches(), TRAIN, step, precision))
+    full, half = found
+    assert {p.dtype for p in model.parameters()} == {torch.float32} == {v.dtype for v in half.values()}
+    name = "supervised" if step else "objects"
+    torch.testing.assert_close(half[name], full[name], rtol=0.05, atol=0.05)
