@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from semivl.cli.advise import advise
 from semivl.cli.common import (
     Changes,
     Experiment,
@@ -49,6 +50,7 @@ app.command()(predict)
 app.command()(reproduce)
 app.command()(retrain)
 app.command()(schedule)
+app.command()(advise)
 app.command()(transferability)
 app.command()(export)
 for command in (decisions, freeze, rollback):

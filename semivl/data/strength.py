@@ -27,8 +27,8 @@ def strengths(index: "pa.Table", classes: Classes) -> Strengths:
     """The classes of the map as the samples of an index table know them."""
     pc, names = compute(), classes.names
     masked = index.filter(pc.greater(pc.list_value_length(index["pixels"]), 0))["pixels"].combine_chunks()
-    pixels = masked.flatten().to_numpy().reshape(len(masked), -1)
-    masks = dict(zip(names, (pixels > 0).sum(0).tolist(), strict=True)) if len(masked) else {}
+    pixels = masked.flatten().to_numpy().reshape(len(masked), len(names))
+    masks = dict(zip(names, (pixels > 0).sum(0).tolist(), strict=True))
     tagged = Counter(name for named in tagged_classes(index, classes) for name in named)
     strong = {name: count for name, count in masks.items() if count}
     weak = {name: tagged[name] for name in names if name not in strong and name in tagged}
