@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
 from semivl.data.strength import strengths, tagged_classes
-from semivl.data.tags import BACKGROUND
+from semivl.data.tags import BACKGROUND, UNKNOWN
 from semivl.errors import ConfigError
 from semivl.methods import LEARNER, Guide, Losses, Method, as_float
 from semivl.methods.parts import adversary
@@ -143,9 +143,6 @@ class Transfer(Method):
             found["adversary"] = f"{second}: {a.strong} x (photos with masks) + {a.weak} x (with tags) pass for real"
         return found
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        return model(images)
-
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
         labelled, unlabelled = batches.labelled, batches.unlabelled
         assert labelled is not None and unlabelled is not None
@@ -175,7 +172,9 @@ class Transfer(Method):
                 labels = self._believed(judge, sides[1], labels, unlabelled, net.background)
         [supervised] = cross_entropy_sums(of_strong, [supervised_target(masks)])
         [tagged] = cross_entropy_sums(of_weak, [supervised_target(labels)])
-        tags = tag_loss(pooled_logits(of_weak), unlabelled.tags, net.background)
+        # a tag of the photo does not tell of a crop that its class is not likely in
+        seen = unlabelled.tags.masked_fill((unlabelled.tags == 1) & ~made.activation.present, UNKNOWN)
+        tags = tag_loss(pooled_logits(of_weak), seen, net.background)
         total = supervised + s.weak_weight * tagged + s.tag_weight * tags
         known = ~unlabelled.ignored
         found = {

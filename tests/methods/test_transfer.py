@@ -278,3 +278,18 @@ def test_bfloat16_keeps_weights_and_losses_in_float32(step):
     assert {p.dtype for p in model.parameters()} == {torch.float32} == {v.dtype for v in half.values()}
     name = "supervised" if step else "objects"
     torch.testing.assert_close(half[name], full[name], rtol=0.05, atol=0.05)
+
+
+def test_a_tag_is_held_against_the_model_only_where_its_class_is_likely_in_the_crop():
+    settings = SMALL["label_transfer"]
+    one = {"label_transfer": settings | {"activation": settings["activation"] | {"likely": 1.0}}}
+    method, model = built(**one)
+    step = batches()
+    found = method.training_step(model, step, 0.9)["tags"]
+    made = label_transfer.labelled_by(model.learner["labels"], None, step.unlabelled, method.settings.label_transfer)
+    assert made.activation.present.sum(1).tolist() == [1, 1], "the likeliest of two tags"
+    seen = step.unlabelled.tags.masked_fill((step.unlabelled.tags == 1) & ~made.activation.present, -1)
+    images = torch.cat([step.labelled.images, step.unlabelled.images]) / 255
+    pooled = pooled_logits(model.cells(model.features(images))[2:])
+    torch.testing.assert_close(found, tag_loss(pooled, seen, 0))
+    assert not torch.equal(found, tag_loss(pooled, step.unlabelled.tags, 0))
