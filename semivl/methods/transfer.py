@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
 from semivl.data.strength import strengths, tagged_classes
-from semivl.data.tags import BACKGROUND, UNKNOWN
+from semivl.data.tags import BACKGROUND, THERE, UNKNOWN
 from semivl.errors import ConfigError
 from semivl.methods import LEARNER, Guide, Losses, Method, as_float
 from semivl.methods.parts import adversary
@@ -173,7 +173,7 @@ class Transfer(Method):
         [supervised] = cross_entropy_sums(of_strong, [supervised_target(masks)])
         [tagged] = cross_entropy_sums(of_weak, [supervised_target(labels)])
         # a tag of the photo does not tell of a crop that its class is not likely in
-        seen = unlabelled.tags.masked_fill((unlabelled.tags == 1) & ~made.activation.present, UNKNOWN)
+        seen = unlabelled.tags.masked_fill((unlabelled.tags == THERE) & ~made.activation.present, UNKNOWN)
         tags = tag_loss(pooled_logits(of_weak), seen, net.background)
         total = supervised + s.weak_weight * tagged + s.tag_weight * tags
         known = ~unlabelled.ignored
@@ -189,7 +189,7 @@ class Transfer(Method):
     def _masks(self, net: LabelNet, labelled: Labelled) -> Tensor:
         """The masks less doubtful background, where a tag names a class that no mask has shown yet."""
         note_drawn(net, labelled.masks)
-        if labelled.tags is None or not ((labelled.tags == 1) & ~net.drawn).any():
+        if labelled.tags is None or not ((labelled.tags == THERE) & ~net.drawn).any():
             return labelled.masks
         with torch.no_grad():
             objects = net.objects(net.maps(as_float(labelled.images)))
@@ -215,7 +215,7 @@ class Transfer(Method):
         a = self.settings.adversary
         trust = judge(adversary.seen(a.sees, weak.images, weak.probability, background)).sigmoid()
         own = weak.probability.argmax(1)
-        allowed = (unlabelled.tags == 1).gather(1, own.flatten(1)).view_as(own)
+        allowed = (unlabelled.tags == THERE).gather(1, own.flatten(1)).view_as(own)
         taken = (trust > self.settings.self_training.threshold) & allowed & weak.counted
         return torch.where(taken, own, labels)
 
