@@ -21,6 +21,7 @@ from semivl.methods import Guide, ImageMaps, Losses, Method, as_float
 from semivl.methods.parts import region_contrast
 from semivl.methods.parts.caption_draws import Draws, draw, in_templates
 from semivl.methods.parts.recogniser import NamingSettings, Recogniser
+from semivl.methods.parts.region_survey import survey
 from semivl.methods.parts.student import train_last
 from semivl.nets.encoder import DenseEncoder
 from semivl.nets.regions import Reading, RegionSettings
@@ -111,7 +112,7 @@ class SpatialGrouping(Method):
             encoder.train_parts(adapt.trains)
 
     def survey(self, pools: Pools, classes: Classes) -> list[str]:
-        return []
+        return survey(pools.captioned, classes) if self.settings.adapt else []
 
     def image_maps(self, model: nn.Module) -> ImageMaps | None:
         """Groups never change, so each image's are made once."""

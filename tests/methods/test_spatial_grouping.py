@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.config import ClassDefinition, Classes, MethodConfig, TrainConfig, VlmConfig, load
-from semivl.data.stream import Batches, Captioned
-from semivl.errors import ConfigError
+from semivl.data.samples import Samples
+from semivl.data.stream import Batches, Captioned, Pools
+from semivl.data.tables import index_table
+from semivl.errors import ConfigError, TrainingError
 from semivl.methods import create, evolving_state, inference_state
 from semivl.methods.parts.class_bank import bank
 from semivl.methods.parts.recogniser import Recogniser, of_groups
@@ -17,6 +19,8 @@ from semivl.nets.vlm import DenseVLM, blank_vlm, load_vlm, outline_vlm
 from semivl.training.bundle import load_bundle, save_bundle
 from semivl.training.memory import expected
 from semivl.training.step import build_optimizer, take_step
+from tests.made_shards import picture
+from tests.made_snapshots import sample
 from tests.tiny import SIDE, tiny_vlm
 
 SCENES = Classes(
@@ -235,3 +239,21 @@ def test_an_encoder_without_text_is_refused():
     with pytest.raises(ConfigError, match="CONF018"):
         method().build(SCENES, DenseVLM(tiny_vlm().encoder, None), training=True)
     assert photos(1, SIDE).shape[-1] == SIDE
+
+
+def pools(*captions: str) -> Pools:
+    """What a training learns from, where these are all captions there are."""
+    made = [sample(f"c{i}", picture(i), caption=caption, supervision="caption") for i, caption in enumerate(captions)]
+    nothing = Samples(index_table([]))
+    return Pools(nothing, nothing, Samples(index_table([row for _, row in made])))
+
+
+def test_the_survey_warns_of_classes_that_no_caption_names():
+    told = method(adapt={}).survey(pools("two sedans on the grass", "so nice\nwow"), SCENES)
+    assert told[0].startswith("1 of 2 images read have a caption with nouns")
+    assert [line for line in told if "Warning" in line] == [
+        "Warning: no caption names fox (fox): no region is learned for it."
+    ]
+    with pytest.raises(TrainingError, match="TRAIN030"):
+        method(adapt={}).survey(pools("so nice", "wow"), SCENES)
+    assert method().survey(pools(), SCENES) == []

@@ -115,7 +115,10 @@ class Recogniser(nn.Module):
         return read(self.encoder, images, groups, self.groups.count, self.regions)
 
     def forward(self, images: Tensor) -> Tensor:
-        groups = self.group(images)
+        return self.scored(images, self.group(images))
+
+    def scored(self, images: Tensor, groups: Tensor) -> Tensor:
+        """Logits (B, N, H, W) of images whose groups (B, H, W) are known."""
         reading = self.read(images, groups)
         share, size = self.naming.dense, images.shape[-2:]
         named = self._probabilities(self._cosines(reading.regions).transpose(1, 2))
