@@ -116,7 +116,8 @@ def scenes(count: int) -> Photos:
     config = load("scenes-scg")
     made = fresh_scenes(count)
     masks = [torch.from_numpy(s.mask).long() for s in made]
-    return Photos(config, load_vlm(config.vlm, config.classes, SIZE), list(as_batch(made).split(1)), masks)
+    vlm = load_vlm(config.vlm, config.classes, SIZE, language=True)
+    return Photos(config, vlm, list(as_batch(made).split(1)), masks)
 
 
 def voc_photos(folder: Path, vlm: str, every: int) -> Photos:
