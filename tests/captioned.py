@@ -1,4 +1,4 @@
-"""A very small vision-language model with random weights whose text side is kept, and batches of noise with captions."""
+"""A very small random vision-language model whose text side is kept, and batches of noise with captions."""
 
 from typing import Any
 

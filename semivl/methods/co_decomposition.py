@@ -16,7 +16,7 @@ from semivl.data.stream import Batches, Captioned, Pools
 from semivl.language.nouns import NOT_VISUAL
 from semivl.language.templates import IMAGENET
 from semivl.language.tower import TextTower
-from semivl.methods import Losses, Method, as_float
+from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts import contrast, noun_survey, regions
 from semivl.methods.parts.caption_nouns import IGNORED, Read, read_captions, token_labels
 from semivl.methods.parts.code_model import CoDeModel, InferenceSettings, Learner
@@ -69,7 +69,7 @@ class CoDecomposition(Method):
 
     settings: Settings
 
-    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: DenseVLM | None = None) -> nn.Module:
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         s = self.settings
         model = CoDeModel(classes, vlm, s.regions, s.inference)
         if training:
@@ -108,7 +108,7 @@ class CoDecomposition(Method):
         found |= self._of_words(model, read, nouns, highlighted)
         found["kept"] = 1 - (nouns * self._frozen(model.teacher, read)).sum(1).mean()
         w = self.settings.weights
-        total = sum(getattr(w, name) * value for name, value in found.items() if name in Weights.model_fields)
+        total = torch.stack([getattr(w, name) * found[name] for name in Weights.model_fields]).sum()
         told = {name: value.detach() for name, value in found.items()}
         return {"total": total, **told, "usable": nouns.new_tensor(len(read.rows) / len(captioned.captions))}
 
@@ -125,7 +125,7 @@ class CoDecomposition(Method):
         features = self._features(model, images, progress)
         cosines = model.regions.cosines(features, nouns)
         logits = model.regions.logits(cosines)
-        valid = F.adaptive_avg_pool2d((~ignored).float()[:, None], logits.shape[-2:])
+        valid = F.interpolate((~ignored).float()[:, None], size=logits.shape[-2:], mode="area")
         masks = logits.sigmoid() * valid
         others, elsewhere = self._negatives(read, nouns.device)
 

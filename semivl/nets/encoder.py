@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Record
+from semivl.data import ranks
 from semivl.errors import ConfigError
 from semivl.nets.conv_stem import STEM_CHANNELS, ConvStem
 
@@ -123,7 +124,8 @@ class Block(nn.Module):
         if scale is not None:
             y = y * scale
         if self.training and self.drop_path:
-            kept = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path
+            drawn = torch.rand(len(y) * ranks.world(), 1, 1, device=y.device)[ranks.part(len(y))]
+            kept = drawn >= self.drop_path
             y = y * kept / (1 - self.drop_path)
         return y
 

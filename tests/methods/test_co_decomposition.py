@@ -221,9 +221,8 @@ def test_the_survey_counts_nouns_and_names_classes_that_no_caption_names():
     assert told[1].startswith("Nouns by images, of ") and "dog 2" in told[1] and "cat 2" in told[1]
     assert len(told) == 2
     told = method(least_captions=1).survey(rows("two kittens on the water"), CLASSES)
-    assert [line for line in told if line.startswith("Warning")] == [
-        "Warning: no caption names dog (dog): nothing is learned of it, and it is found as the pretrained model finds it."
-    ]
+    [warning] = [line for line in told if line.startswith("Warning")]
+    assert warning.startswith("Warning: no caption names dog (dog): ")
 
 
 def test_too_few_captions_with_nouns_are_refused():

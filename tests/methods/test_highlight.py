@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from semivl.language.nouns import NOT_VISUAL, Noun
-from semivl.language.tower import TextTower, text_tower
 from semivl.language.sentence import load_sentence_encoder
+from semivl.language.tower import TextTower, text_tower
 from semivl.methods.parts import regions
 from semivl.methods.parts.caption_nouns import Read, occurrences, read_captions, token_labels
 from semivl.methods.parts.contrast import Contrast, other_items, other_nouns, unmentioned

@@ -108,7 +108,8 @@ def test_every_method_is_tried_here() -> None:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("co_decomposition", {}), ("semivl", {}), ("semivl", {"text": "averages"}), ("unimatch", {}), ("unimatch", {"features": "clip"}),
+        ("semivl", {}), ("semivl", {"text": "averages"}), ("unimatch", {}), ("unimatch", {"features": "clip"}),
+        ("co_decomposition", {}),
         ("unimatch_v2", {}), ("supervised", {"decoder": DECODER["decoder"] | {"canvas": 80}}),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semivl.config import Classes, Record
+from semivl.config import ClassDefinition, Classes, Record
 from semivl.language.templates import ENSEMBLE
 from semivl.language.tower import TextTower
 from semivl.methods.parts.contrast import Contrast
@@ -64,7 +64,6 @@ class CoDeModel(nn.Module):
     """Images (B, 3, H, W) in [0, 1] to logits (B, N, H, W)."""
 
     text: Tensor
-    owner: Tensor
 
     def __init__(self, classes: Classes, vlm: DenseVLM, regions: RegionShape, inference: InferenceSettings) -> None:
         super().__init__()
@@ -72,10 +71,11 @@ class CoDeModel(nn.Module):
         self.encoder = cast(DenseEncoder, vlm.frozen_encoder())
         self.regions = RegionSegmenter(self.encoder, regions)
         self.classes, self.inference = classes, inference
-        self.phrases, owner = searched(classes, inference)
+        groups = [searched(c, inference) for c in classes.classes]
+        self.phrases = [phrase for group in groups for phrase in group]
+        self.counts = [len(group) for group in groups]
         # one tensor (2, P, D): in the learned context, and as the frozen text encoder has it
         self.register_buffer("text", torch.zeros(2, len(self.phrases), self.encoder.architecture.embedding))
-        self.register_buffer("owner", torch.tensor(owner), persistent=False)
 
     def learn_with(self, tower: TextTower, learner: Learner) -> None:
         """Adds what only a training needs."""
@@ -108,10 +108,7 @@ class CoDeModel(nn.Module):
 
     def _best(self, of_phrases: Tensor) -> Tensor:
         """(B, N, h, w) of (B, P, h, w): the best phrase of each class."""
-        if len(self.phrases) == len(self.classes):
-            return of_phrases
-        groups = [(self.owner == i).nonzero()[:, 0] for i in range(len(self.classes))]
-        return torch.stack([of_phrases[:, group].amax(1) for group in groups], dim=1)
+        return torch.stack([group.amax(1) for group in of_phrases.split(self.counts, dim=1)], dim=1)
 
     def _with_background(self, scores: Tensor) -> Tensor:
         """The scores, a class named background having the constant where it is not searched for."""
@@ -135,19 +132,10 @@ class CoDeModel(nn.Module):
         return torch.stack([self.learner.context.baked(self.teacher, self.phrases), F.normalize(read.mean(0), dim=-1)])
 
 
-def searched(classes: Classes, settings: InferenceSettings) -> tuple[list[str], list[int]]:
-    """The phrases that masks are made for, and the class of each."""
-    pairs = [
-        (phrase, i)
-        for i, c in enumerate(classes.classes)
-        for phrase in (c.phrases if by_definitions(c.name, settings) else (c.name,))
-    ]
-    return [phrase for phrase, _ in pairs], [i for _, i in pairs]
-
-
-def by_definitions(name: str, settings: InferenceSettings) -> bool:
-    """Whether a class is searched for by its definitions."""
-    return settings.background_phrases if name == BACKGROUND else settings.text == "definitions"
+def searched(definition: ClassDefinition, settings: InferenceSettings) -> tuple[str, ...]:
+    """The phrases whose masks a class is the best of."""
+    by_definitions = settings.background_phrases if definition.name == BACKGROUND else settings.text == "definitions"
+    return definition.phrases if by_definitions else (definition.name,)
 
 
 def padded(images: Tensor, patch: int) -> Tensor:
