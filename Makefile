@@ -9,7 +9,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--extra local --extra ray --extra export --extra dev -o requirements.lock pyproject.toml
+	--extra local --extra ray --extra team --extra export --extra dev -o requirements.lock pyproject.toml
 
 .PHONY: help setup demo test test-slow test-browser lint format bench docs lock
 
