@@ -163,8 +163,9 @@ class Stack:
         known = self.ports | {_OWN_PORT: self.own_ports[name]}
         text = re.sub(rf"(?<![\w.-])(?:{'|'.join(_HOSTS)})(?=:\d)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
         text = re.sub(rf"(?<!\w)(?:{'|'.join(known)})(?!\w)", lambda found: str(known[found[0]]), text)
-        for target, source in self._mounts(name).items():
-            text = re.sub(rf"(?<!\w){re.escape(target)}(?![\w-])", str(source), text)
+        mounts = self._mounts(name)
+        targets = "|".join(re.escape(target) for target in sorted(mounts, key=len, reverse=True))
+        text = re.sub(rf"(?<!\w)(?:{targets})(?![\w-])", lambda found: str(mounts[found[0]]), text)
         return compose.interpolated(text, self.settings)
 
     def _mounts(self, name: str) -> dict[str, Path]:
@@ -214,7 +215,7 @@ class Stack:
         control = [programs / "pg_ctl", "-D", data, "-w"]
         self._run([*control, "-o", quiet, "-l", data.parent / "first.log", "start"], given)
         try:
-            self._run([compose.FOLDER / "postgres" / "roles.sh"], given | {"PGHOST": str(data.parent)})
+            self._run([compose.FOLDER.parent / "shared" / "roles.sh"], given | {"PGHOST": str(data.parent)})
         finally:
             self._run([*control, "stop"], given)
 
