@@ -43,6 +43,8 @@ class Silent:
 
     def checkpoint(self, step: int, path: Path) -> None: ...
 
+    def artifact(self, path: Path) -> None: ...
+
 
 def score(config: Config, snapshot: Snapshot, store: Store) -> tuple[Scores, float]:
     """Scores of the experiment trained on the snapshot, and the seconds that the training took now."""

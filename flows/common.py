@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -12,6 +13,7 @@ from prefect.context import TagsContext
 from prefect.states import Failed, State
 
 from semivl.errors import SemivlError
+from semivl.training.stopping import PREEMPTED
 
 if TYPE_CHECKING:
     from pydantic import BaseModel as Overrides
@@ -41,6 +43,10 @@ def semivl_flow(name: str, description: str, run_name: str = "{experiment}") -> 
                 return body(*args, **kwargs)
             except SemivlError as error:
                 log.error(str(error))
+                if error.code == PREEMPTED:
+                    # handed on to Prefect, which ends a cancelled run as Cancelled and any other as Crashed: that
+                    # one semivl-restart starts again
+                    signal.raise_signal(signal.SIGTERM)
                 return cast(R, Failed(message=str(error), data=error))
 
         return flow(name=name, description=description, flow_run_name=run_name)(guarded)

@@ -27,6 +27,8 @@ class Unwatched:
 
     def checkpoint(self, step, path): ...
 
+    def artifact(self, path): ...
+
 
 def kill(service: str) -> None:
     """SIGKILL for the service and all that it started: what a power cut does."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from semivl.config.groups import RefineConfig
 from semivl.config.record import Record
@@ -21,6 +21,30 @@ class ComputeConfig(Record):
     )
     ray: str | None = Field(
         None, description="address of a Ray cluster that ingests; processes of this machine where empty"
+    )
+    launch: Literal["here", "torchrun", "ray"] = Field(
+        "here", description="where the training runs: in this process, in several of this machine, or on a Ray cluster"
+    )
+    processes: PositiveInt | Literal["auto"] = Field(
+        "auto", description="that train together, sharing every batch equally; auto: one a GPU, on CPUs one"
+    )
+    backend: Literal["auto", "gloo", "nccl"] = Field(
+        "auto", description="what the processes talk by; auto: nccl between GPUs, gloo between CPUs"
+    )
+    restarts: int = Field(
+        0, ge=0, description="how often processes that died or hang are started again from the last checkpoint"
+    )
+    heartbeat_seconds: PositiveFloat | None = Field(
+        None, description="a process that finishes no step for so long is ended as hung; never where empty"
+    )
+    checkpoints: int = Field(2, ge=2, description="the newest ones that are kept, on the disk and in S3")
+    channels_last: bool = Field(False, description="keep feature maps channel by channel, which convolutions may like")
+    peak_tflops: PositiveFloat | None = Field(
+        None,
+        description="of the device at `precision`, to log the share of it that is used; from a table for known GPUs",
+    )
+    profile: str | None = Field(
+        None, pattern=r"^\d+-\d+$", description="START-STOP: steps whose trace by torch's profiler the run keeps"
     )
     cache_bytes: int | None = Field(
         None,

@@ -10,7 +10,7 @@ samples and crops that it would have had. A step takes as many samples of each p
 pool has epochs of its own length, so the shorter one comes round more often.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from semivl.config import IGNORE, TrainConfig
+from semivl.data import ranks
 from semivl.data.augment import Crop, Pixels, crop_image, crop_mask, draw_crop, outside
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image, decode_mask
@@ -65,8 +66,8 @@ class Unlabelled:
     """(B, N) int8: see semivl.data.tags"""
 
     def reversed(self) -> "Unlabelled":
-        """The same, the last image first."""
-        return replace(self, **{name: t.flip(0) for name, t in vars(self).items() if t is not None})
+        """The same, the last image of the whole batch first."""
+        return replace(self, **{name: ranks.reversed_whole(t) for name, t in vars(self).items() if t is not None})
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,33 @@ class Batches:
     captioned: Captioned | None = None
 
     def to(self, device: torch.device) -> "Batches":
-        """The same on a device."""
+        """The same on a device; a copy from pinned memory goes on while this process does other things."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(part: Labelled | Unlabelled | Captioned | None):
+    def pin_memory(self) -> "Batches":
+        """The same in memory that a GPU can read by itself; torch's loader asks for it by this name."""
+        return self._each(Tensor.pin_memory)
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Has the memory kept until the GPU's `stream`, which did not allocate it, has done with it."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._each(kept)
+
+    @property
+    def images(self) -> int:
+        """Photos that a step learns from; the partner's are the same ones."""
+        return sum(len(part.images) for part in (self.labelled, self.unlabelled, self.captioned) if part)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batches":
+        def changed(part: Labelled | Unlabelled | Captioned | None):
             held = {name: t for name, t in vars(part).items() if isinstance(t, Tensor)} if part else {}
-            return part and replace(part, **{name: t.to(device, non_blocking=True) for name, t in held.items()})
+            return part and replace(part, **{name: change(t) for name, t in held.items()})
 
-        return Batches(**{name: moved(part) for name, part in vars(self).items()})  # pyright: ignore[reportArgumentType]
+        return Batches(**{name: changed(part) for name, part in vars(self).items()})  # pyright: ignore
 
 
 class Pools(NamedTuple):
@@ -280,9 +301,13 @@ def _planes(images: Sequence[Pixels]) -> Tensor:
     return planes
 
 
-def batches(steps: Steps, start: int, stop: int, workers: int) -> Iterator[Batches]:
-    """The batches of steps `start` to `stop`, decoded ahead by worker processes, their shards fetched ahead."""
+def batches(steps: Steps, start: int, stop: int, workers: int, pinned: bool = False) -> Iterator[Batches]:
+    """The batches of steps `start` to `stop`, decoded ahead by worker processes, their shards fetched ahead.
+
+    `pinned`: in memory that a GPU can read by itself.
+    """
     torch_options = {"prefetch_factor": _PREFETCHED, "multiprocessing_context": "forkserver"} if workers else {}
+    torch_options["pin_memory"] = pinned
     loader = DataLoader(steps, batch_size=None, sampler=range(start, stop), num_workers=workers, **torch_options)  # pyright: ignore
     last = min(stop, start + steps.steps_an_epoch)
     with closing(FetchAhead(steps.cache, ((step, steps.shards(step)) for step in range(start, last)))) as ahead:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semivl.config import IGNORE, Classes, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches, Unlabelled
 from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
@@ -111,8 +112,8 @@ class SemiVL(Method):
             believed_partner = self._of_partner(model, weak_partner, partner, used)
             hint_partner = self._hint(model, weak_partner, partner)
         else:
-            believed_partner = PseudoLabels(*(field.flip(0) for field in believed))
-            hint_partner = hint.flip(0)
+            believed_partner = PseudoLabels(*map(ranks.reversed_whole, believed))
+            hint_partner = ranks.reversed_whole(hint)
 
         views = [mixed(strong_view(weak), strong_view(weak_partner), b) for b in boxes]
         of_strong = model.cells(model.features(torch.cat(views))).split([count, count])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Classes, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches
 from semivl.errors import ConfigError
 from semivl.methods import Guide, Losses, Method, as_float
@@ -29,6 +30,7 @@ from semivl.methods.parts.losses import (
 from semivl.methods.parts.student import train_for_outputs
 from semivl.methods.parts.views import cutmix_boxes, mixed, mixed_labels, strong_view
 from semivl.nets.deeplab import DeepLabHead
+from semivl.nets.dropout import dropped_channels
 from semivl.nets.encoder import Trained
 from semivl.nets.vlm import DenseVLM
 
@@ -131,13 +133,13 @@ class UniMatch(Method):
 
         boxes = [cutmix_boxes(count, weak.shape[-1]).to(weak.device) for _ in range(2)]
         features = model.features(torch.cat([as_float(labelled.images), weak]))
-        shaken = Maps(*(torch.cat([m, F.dropout2d(m[-count:], self.settings.dropout)]) for m in features))
+        shaken = Maps(*(torch.cat([m, dropped_channels(m[-count:], self.settings.dropout)]) for m in features))
         of_labelled, of_weak, of_shaken = model.cells(shaken).split([len(labelled.images), count, count])
         believed = pseudo_labels(of_weak, unlabelled.ignored)
         if self.partner:
             believed_partner = _believed_in_eval_mode(model, weak_partner, partner.ignored)
         else:
-            believed_partner = PseudoLabels(*(field.flip(0) for field in believed))
+            believed_partner = PseudoLabels(*map(ranks.reversed_whole, believed))
 
         views = [mixed(strong_view(weak), strong_view(weak_partner), b) for b in boxes]
         of_strong = model.cells(model.features(torch.cat(views))).split(count)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Classes, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches
 from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts.average import NAME, add_average
@@ -92,11 +93,11 @@ class UniMatchV2(Method):
         weak = as_float(unlabelled.images)
         count = len(weak)
         believed = _believed(model, weak, unlabelled.ignored)
-        reverse = PseudoLabels(*(field.flip(0) for field in believed))
+        reverse = PseudoLabels(*map(ranks.reversed_whole, believed))
 
         boxes = [cutmix_boxes(count, weak.shape[-1]).to(weak.device) for _ in range(2)]
         strong = [strong_view(weak) for _ in boxes]
-        views = [mixed(s, s.flip(0), b) for s, b in zip(strong, boxes, strict=True)]
+        views = [mixed(s, ranks.reversed_whole(s), b) for s, b in zip(strong, boxes, strict=True)]
         beliefs = [mixed_labels(believed, reverse, b) for b in boxes]
 
         of_labelled = model.cells(model.features(as_float(labelled.images)))
@@ -132,8 +133,10 @@ def complementary_masks(pairs: int, channels: int, device: torch.device) -> Tens
     Kept channels are doubled, dropped with probability 1/2; half of the pairs (rounded down), drawn at random, keep
     all their channels as they are.
     """
-    first = 2.0 * torch.randint(2, (pairs, channels, 1, 1), device=device)
-    first[torch.randperm(pairs, device=device)[: pairs // 2]] = 1
+    every = pairs * ranks.world()
+    whole = 2.0 * torch.randint(2, (every, channels, 1, 1), device=device)
+    whole[torch.randperm(every, device=device)[: every // 2]] = 1
+    first = whole[ranks.part(pairs)]
     return torch.cat([first, 2 - first])
 
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from semivl.errors import ConfigError
 from semivl.nets.decoder import DecoderShape, LanguageDecoder
+from semivl.nets.dropout import dropped_channels
 from semivl.nets.encoder import Features, Trained
 from semivl.nets.vlm import DenseVLM
 
@@ -49,7 +50,7 @@ class Segmenter(nn.Module):
 
 def perturbed(features: Features, probability: float) -> Features:
     """Features with whole channels dropped, drawn anew for each image and each map (spec 2.7)."""
-    dropped = (F.dropout2d(f, probability) for f in (features.dense, *features.skips))
+    dropped = (dropped_channels(f, probability) for f in (features.dense, *features.skips))
     dense, *skips = dropped
     return Features(dense, tuple(skips))
 

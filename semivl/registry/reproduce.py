@@ -90,6 +90,9 @@ class Curve:
     def checkpoint(self, step: int, path: Path) -> None:
         """Nothing: the trainer keeps them."""
 
+    def artifact(self, path: Path) -> None:
+        """Nothing: it lies in the folder."""
+
 
 def reproduce(store: Store, made: Lineage, folder: Path) -> Reproduction:
     """Trains the version again in `folder` and compares; a killed one goes on there.

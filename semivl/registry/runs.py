@@ -25,6 +25,7 @@ from semivl.registry.metrics import MetricBuffer
 from semivl.registry.provenance import COMMIT, ENVIRONMENT, commit, environment
 from semivl.registry.tracking import client, experiment_id
 from semivl.settings import home, settings
+from semivl.training.stopping import PREEMPTED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,6 +36,8 @@ CONFIG = "config.yaml"
 """the run's artifact with the whole experiment"""
 PARENT_VERSION = "semivl.parent_version"
 _PAUSED = "TRAIN011"
+GOES_ON_LATER = {_PAUSED, PREEMPTED}
+"""codes of trainings that ended with all their steps kept: no hours left, or SIGTERM"""
 _SYSTEM_SECONDS = 5
 _PARAM_LENGTH = 6000
 """characters that MLflow takes in a parameter"""
@@ -94,6 +97,10 @@ class RunLogger:
                 "It goes on when there is room again; or raise retrain.device_hours_a_week.",
             )
 
+    def artifact(self, path: Path) -> None:
+        """A file of the training's, such as a profiler's trace, beside the run's curves."""
+        self._client.log_artifact(self.run_id, str(path))
+
     def close(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED, KILLED, or SCHEDULED to go on.
 
@@ -116,7 +123,7 @@ class RunLogger:
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, *_: object) -> None:
         if kind is None:
             return self.close()
-        paused = isinstance(fault, SemivlError) and fault.code == _PAUSED
+        paused = isinstance(fault, SemivlError) and fault.code in GOES_ON_LATER
         try:
             self.close("SCHEDULED" if paused else "FAILED" if issubclass(kind, Exception) else "KILLED")
         except Exception as error:  # the fault on its way up says more

@@ -1,11 +1,11 @@
 """Checkpoints: weights, optimiser state and step, so that a killed training goes on as if nothing had happened.
 
 A checkpoint is a folder `step-00000100` with model.safetensors, optimizer.safetensors and state.json, which names
-the hashes of the other two and is written last. The folder is made under a temporary name and renamed when whole;
-one that does not match its hashes is passed over for the one before. The random state needs no place in it: every
-draw follows from the seed and the step.
+the hashes of the other two and of itself. All of it is written under a temporary name, synced to the disk and renamed
+when whole; one that does not match its hashes is passed over for the one before. The random state needs no place in
+it: every draw follows from the seed and the step. Copies in S3: semivl.training.remote.
 
-Each is copied to S3 under checkpoints/KEY/, its state.json last, so that another machine can go on from it.
+The newest few are kept. There is no best one: a training scores nothing on the way, so nothing would tell which.
 """
 
 import hashlib
@@ -18,28 +18,38 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semivl.data.store import Store
 from semivl.methods import evolving_state
 
-KEPT = 2
 PARTS = ("model.safetensors", "optimizer.safetensors")
+STATE = "state.json"
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Writes the checkpoint of a finished step, drops all but the newest two, and returns its folder."""
-    final = folder / f"step-{step:08d}"
+    """Writes the checkpoint of a finished step and returns its folder."""
+    final = folder / name_of(step)
     partial = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in evolving_state(model).items()}, partial / PARTS[0])
     save_file(_optimizer_tensors(optimizer), partial / PARTS[1])
-    hashes = {name: _sha256(partial / name) for name in PARTS}
-    _write_synced(partial / "state.json", json.dumps({"step": step, "sha256": hashes}).encode())
+    (partial / STATE).write_bytes(_state(step, {name: _sha256(partial / name) for name in PARTS}))
+    for name in (*PARTS, STATE):
+        _sync(partial / name)
+    _sync(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for old in checkpoints(folder)[KEPT:]:
-        shutil.rmtree(old)
+    _sync(folder)
     return final
+
+
+def name_of(step: int) -> str:
+    """The folder's name of the checkpoint after `step` steps."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The steps that a checkpoint has done, by its folder's name."""
+    return int(path.name.removeprefix("step-"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -47,9 +57,26 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def keep_newest(folder: Path, kept: int) -> None:
+    """Drops all but the newest few."""
+    for old in checkpoints(folder)[kept:]:
+        shutil.rmtree(old)
+
+
 def newest_whole(folder: Path) -> Path | None:
     """The newest checkpoint whose files match their hashes."""
-    return next((c for c in checkpoints(folder) if _is_whole(c)), None)
+    return next((c for c in checkpoints(folder) if is_whole(c)), None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all files of a checkpoint are there, as they were written."""
+    try:
+        body = (path / STATE).read_bytes()
+        told = json.loads(body)
+        own = _state(told["step"], told["sha256"]) == body and name_of(told["step"]) == path.name
+        return own and all(_sha256(path / name) == told["sha256"][name] for name in PARTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -63,35 +90,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         place, key = name.split(".", 1)
         saved.setdefault(int(place), {})[key] = tensor
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(json.loads((path / "state.json").read_text())["step"])
-
-
-def upload(store: Store, key: str, path: Path) -> None:
-    """Copies a checkpoint to S3, then drops those before the newest two there."""
-    for name in (*PARTS, "state.json"):
-        store.put(f"checkpoints/{key}/{path.name}/{name}", path / name)
-    for old in sorted(_remote(store, key), reverse=True)[KEPT:]:
-        for name in ("state.json", *PARTS):
-            store.delete(f"checkpoints/{key}/{old}/{name}")
-
-
-def fetch(store: Store, key: str, folder: Path) -> None:
-    """Brings the checkpoints of S3 that are newer than any whole one in `folder`, newest first, until one is whole."""
-    have = newest_whole(folder)
-    for name in sorted(_remote(store, key), reverse=True):
-        if have and name <= have.name:
-            return
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for part in (*PARTS, "state.json"):
-            store.download(f"checkpoints/{key}/{name}/{part}", folder / name / part)
-        if _is_whole(folder / name):
-            return
-
-
-def _remote(store: Store, key: str) -> set[str]:
-    """Names of the checkpoints in S3 that were copied whole."""
-    found = (k.split("/") for k in store.list(f"checkpoints/{key}/"))
-    return {parts[2] for parts in found if parts[3:] == ["state.json"]}
+    return step_of(path)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -99,23 +98,21 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"{place}.{key}": value for place, values in state.items() for key, value in values.items()}
 
 
-def _is_whole(path: Path) -> bool:
-    try:
-        hashes = json.loads((path / "state.json").read_text())["sha256"]
-        return all(_sha256(path / name) == hashes[name] for name in PARTS)
-    except (OSError, ValueError, KeyError):
-        return False
+def _state(step: int, hashes: dict[str, str]) -> bytes:
+    """state.json, whose last field is the hash of the others."""
+    told = {"step": step, "sha256": hashes}
+    return json.dumps(told | {"own": hashlib.sha256(json.dumps(told).encode()).hexdigest()}).encode()
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return digest
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_synced(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(path: Path) -> None:
+    """Has the disk hold what was written to a file, or the names that were given in a folder."""
+    held = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)

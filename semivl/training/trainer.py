@@ -1,21 +1,22 @@
 """The training loop: the same for every method, resumed from the newest whole checkpoint.
 
-A training that was killed and resumed takes the very steps of an unbroken one, bit for bit on a CPU.
+A training that was killed and resumed takes the very steps of an unbroken one, bit for bit on a CPU. Several processes
+may take the steps together (semivl.data.ranks): then rank 0 alone tells, draws and keeps. No step waits for the device,
+for S3 or for MLflow: losses stay on the device until they are logged, and the rest is done in the background.
 """
 
 import logging
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semivl.config import ComputeConfig, Config
+from semivl.config import Config
+from semivl.data import ranks
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image
 from semivl.data.samples import Samples
@@ -27,32 +28,28 @@ from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
 from semivl.evaluation.window import segment
 from semivl.methods import Method, create
-from semivl.nets.decoder import Spatial, Up, decode_in_chunks
-from semivl.nets.encoder import Block
 from semivl.nets.vlm import load_vlm
 from semivl.settings import ROOT, home
+from semivl.training.background import Background
 from semivl.training.bundle import is_whole, save_bundle, train_key
-from semivl.training.checkpoint import fetch, load_checkpoint, newest_whole, save_checkpoint, upload
+from semivl.training.checkpoint import keep_newest, load_checkpoint, save_checkpoint
+from semivl.training.compute import apply_compute, chosen_device, memory_advice, ran_out_of_memory
+from semivl.training.feed import on_device
 from semivl.training.guide import chosen_guide
+from semivl.training.heartbeat import heartbeat
 from semivl.training.image_maps import made_maps
+from semivl.training.meter import Meter
+from semivl.training.observe import Observer, Telling, Unobserved
 from semivl.training.parent import load_parent
 from semivl.training.pools import counts, training_pools
+from semivl.training.profile import StepProfile
+from semivl.training.remote import latest, upload
+from semivl.training.shared import mean_losses, over_ranks, with_shared_norms
 from semivl.training.step import build_optimizer, learning_rate, take_step
+from semivl.training.stopping import PREEMPTED, sigterm
 
 log = logging.getLogger(__name__)
 PREVIEWS = 4
-
-
-class Observer(Protocol):
-    """Who is told how a training goes."""
-
-    def samples(self, told: Sequence[str]) -> None: ...
-
-    def metrics(self, step: int, values: dict[str, float]) -> None: ...
-
-    def previews(self, step: int, images: dict[str, np.ndarray]) -> None: ...
-
-    def checkpoint(self, step: int, path: Path) -> None: ...
 
 
 def train(
@@ -76,7 +73,8 @@ def train(
         ConfigError: the method or the vision-language model cannot be used.
         TrainingError: TRAIN001, TRAIN002, TRAIN012 or TRAIN013 no samples of a kind that the method needs, or what its
             survey of them finds, TRAIN003 the loss is no longer a number, TRAIN006 memory ran out, TRAIN007 no label
-            maps to guide, TRAIN010 the parent is a model of another kind, TRAIN014 the guide knows other classes.
+            maps to guide, TRAIN010 the parent is a model of another kind, TRAIN014 the guide knows other classes,
+            TRAIN050 SIGTERM came; the steps done are kept.
     """
     bundle = folder / "model"
     if is_whole(bundle):
@@ -88,9 +86,12 @@ def train(
     method = create(config.method)
     vlm = load_vlm(config.vlm, config.classes, config.train.crop, method.reads_text)
     model = method.build(config.classes, vlm, True, chosen_guide(config, vlm, finished=guide)).to(device).train()
+    model = with_shared_norms(model, device)
     apply_compute(model, config.compute)
     pools = training_pools(snapshot, method)
     told = [f"Learned from: {counts(pools)}.", *method.survey(pools, config.classes)]
+    if ranks.rank() > 0:
+        observer = Unobserved()
     observer.samples(told)
     for sentence in told:
         log.info(sentence)
@@ -104,16 +105,19 @@ def train(
         cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
         steps = prepared_steps(config, method, model, pools, cache)
         log.info("steps %d to %d on %s", start, config.train.steps, device)
-        incoming = batches(steps, start, config.train.steps, config.compute.workers)
+        incoming = batches(steps, start, config.train.steps, config.compute.workers, device.type == "cuda")
         run.steps(start, incoming, preview_images(snapshot, cache))
     method.finish(model)
-    save_bundle(bundle, config, model, vlm.student().architecture)
+    if ranks.rank() == 0:
+        save_bundle(bundle, config, model, vlm.student().architecture)
     return bundle
 
 
 def prepared_steps(config: Config, method: Method, model: nn.Module, pools: Pools, cache: ShardCache) -> Steps:
     """The batches by step number, after what the method makes of each captioned image is made."""
     maps = method.image_maps(model)
+    with ranks.first_alone():
+        made = made_maps(maps, pools.captioned, cache, home() / "cache" / "maps") if maps else None
     return Steps(
         cache,
         pools.labelled,
@@ -122,7 +126,9 @@ def prepared_steps(config: Config, method: Method, model: nn.Module, pools: Pool
         method.partner,
         label_maps(config, pools.unlabelled),
         captioned=pools.captioned,
-        image_maps=made_maps(maps, pools.captioned, cache, home() / "cache" / "maps") if maps else None,
+        rank=ranks.rank(),
+        world=ranks.world(),
+        image_maps=made,
         tags=TagReader(config.classes),
     )
 
@@ -143,46 +149,89 @@ class Run:
 
     def resume(self) -> int:
         """Puts the newest whole checkpoint of this machine or S3 in place; the steps it has done, 0 without one."""
-        fetch(self.store, self.key, self.folder)
-        found = newest_whole(self.folder)
+        found = latest(self.store, self.key, self.folder, self.config.compute.checkpoints)
         return load_checkpoint(found, self.model, self.optimizer) if found else 0
 
     def steps(self, start: int, incoming: Iterable[Batches], previews: dict[str, Tensor]) -> None:
         """Takes the steps from `start` on, telling the observer on the way."""
-        c = self.config.train
-        since, counted = time.perf_counter(), start
-        for step, batch in enumerate(incoming, start):
-            with self._room(step):
-                losses = self._step(batch, step)
-            done = step + 1
-            if done % c.log_every == 0 or done == c.steps:
-                values = {name: float(value) for name, value in losses.items()}
-                if not np.isfinite(values["total"]):
-                    raise TrainingError(
-                        "TRAIN003",
-                        f"the loss of step {step} is {values['total']}.",
-                        "Lower train.learning_rate.",
-                    )
-                seconds = (time.perf_counter() - since) / (done - counted)
-                since, counted = time.perf_counter(), done
-                values |= {"learning_rate": learning_rate(c, step), "seconds_per_step": seconds}
-                self.observer.metrics(done, {f"train/{name}": value for name, value in values.items()})
-                log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], seconds)
-            if done % c.preview_every == 0 or done == c.steps:
-                with self._room(done):
-                    drawn = self.overlays(previews)
-                self.observer.previews(done, drawn)
-            if done % c.checkpoint_every == 0 and done < c.steps:
-                path = save_checkpoint(self.folder, done, self.model, self.optimizer)
-                upload(self.store, self.key, path)
-                self.observer.checkpoint(done, path)  # who may end the training here
+        compute, method = self.config.compute, over_ranks(self.method, self.model)
+        meter = Meter(compute, self.device)
+        profile = StepProfile(compute.profile if ranks.rank() == 0 else None, self.folder)
+        with (
+            sigterm() as asked,
+            Background(waiting=1) as uploads,
+            Telling(self.observer) as telling,
+            heartbeat(compute.heartbeat_seconds, self.folder) as beat,
+        ):
+            for step, batch in enumerate(on_device(meter.timed(incoming), self.device), start):
+                done = step + 1
+                profile.before(step)
+                with self._room(step, uploads):
+                    losses = meter.counted(lambda b=batch, s=step: self._step(method, b, s))
+                    self._log(done, losses, meter, telling)
+                trace = profile.after(step)
+                if trace:
+                    telling.artifact(trace)
+                if ranks.anyone(asked.is_set()) and done < self.config.train.steps:
+                    self._preempted(done, uploads, telling)
+                self._preview(done, previews, uploads, telling)
+                if done % self.config.train.checkpoint_every == 0 and done < self.config.train.steps:
+                    telling.checkpoint(done, self._keep(done, uploads, telling))  # who may end the training here
+                uploads.check()
+                beat()
 
-    def _step(self, batch: Batches, step: int) -> dict[str, Tensor]:
-        incoming, precision = batch.to(self.device), self.config.compute.precision
-        return take_step(self.method, self.model, self.optimizer, incoming, self.config.train, step, precision)
+    def _step(self, method: Method, batch: Batches, step: int) -> dict[str, Tensor]:
+        return take_step(
+            method, self.model, self.optimizer, batch, self.config.train, step, self.config.compute.precision
+        )
+
+    def _log(self, done: int, losses: dict[str, Tensor], meter: Meter, telling: Telling) -> None:
+        """Tells the curves' points, where the step is one of `log_every`.
+
+        Raises:
+            TrainingError: TRAIN003, the loss is no number.
+        """
+        c = self.config.train
+        if done % c.log_every and done != c.steps:
+            return
+        values = mean_losses(losses)
+        if not np.isfinite(values["total"]):
+            what = f"the loss of step {done - 1} is {values['total']}."
+            raise TrainingError("TRAIN003", what, "Lower train.learning_rate.")
+        values |= {"learning_rate": learning_rate(c, done - 1)} | meter.read()
+        telling.metrics(done, {f"train/{name}": value for name, value in values.items()})
+        log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], values["seconds_per_step"])
+
+    def _preview(self, done: int, previews: dict[str, Tensor], uploads: Background, telling: Telling) -> None:
+        c = self.config.train
+        if ranks.rank() == 0 and (done % c.preview_every == 0 or done == c.steps):
+            with self._room(done, uploads):
+                telling.previews(done, self.overlays(previews))
+
+    def _keep(self, done: int, uploads: Background, telling: Telling | None = None) -> Path:
+        """Writes the checkpoint of the steps done and has it uploaded; rank 0's, the others have the same weights."""
+        if telling:
+            telling.wait()  # so that the curves are at least as long as the checkpoint
+        if ranks.rank() > 0:
+            return self.folder
+        kept = self.config.compute.checkpoints
+        path = save_checkpoint(self.folder, done, self.model, self.optimizer)
+        uploads.do(lambda: upload(self.store, self.key, path, kept))
+        keep_newest(self.folder, kept)  # of those before the last two none is still on its way
+        return path
+
+    def _preempted(self, done: int, uploads: Background, telling: Telling) -> None:
+        """Keeps the steps done and ends.
+
+        Raises:
+            TrainingError: TRAIN050.
+        """
+        telling.checkpoint(done, self._keep(done, uploads, telling))
+        what = f"the training was asked to end (SIGTERM); {done} steps are kept."
+        raise TrainingError(PREEMPTED, what, "Run it again: it goes on from there.")
 
     @contextmanager
-    def _room(self, done: int) -> Iterator[None]:
+    def _room(self, done: int, uploads: Background) -> Iterator[None]:
         """Where memory runs out inside: keeps the `done` finished steps and advises.
 
         Raises:
@@ -193,11 +242,9 @@ class Run:
         except RuntimeError as error:
             if not ran_out_of_memory(error):
                 raise
-            kept = "no step was done"
-            if done:
-                path = save_checkpoint(self.folder, done, self.model, self.optimizer)
-                upload(self.store, self.key, path)
-                kept = f"{done} steps are kept in {path.name}"
+            kept = "no step was kept"
+            if done and ranks.rank() == 0:
+                kept = f"{done} steps are kept in {self._keep(done, uploads).name}"
             what = f"after step {done}, {self.device} had too little memory ({kept}): {str(error).splitlines()[0]}"
             raise TrainingError("TRAIN006", what, memory_advice(self.config)) from error
 
@@ -239,46 +286,3 @@ def label_maps(config: Config, unlabelled: Samples) -> LabelMaps | None:
         raise TrainingError("TRAIN007", what, "Name the label maps by the samples' keys.")
     log.info("label maps guide %d of %d unlabelled images", found, len(unlabelled))
     return LabelMaps(folder, len(config.classes))
-
-
-def apply_compute(model: nn.Module, config: ComputeConfig) -> None:
-    """Sets what makes the model quicker or smaller without changing what it computes."""
-    decode_in_chunks(model, config.class_chunk)
-    for module in model.modules():
-        if config.compile and isinstance(module, Block | Up | Spatial):
-            module.compile(dynamic=False)
-
-
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not have the memory it asked for, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def memory_advice(config: Config) -> str:
-    """What to set so that a training step needs less memory, what changes nothing else first."""
-    chunk, t = config.compute.class_chunk, config.train
-    same, other = [], []
-    if config.method.name in ("semivl", "supervised") and (chunk is None or chunk > 1):
-        same.append(f"compute.class_chunk={max(1, (chunk or len(config.classes)) // 2)}")
-    if config.compute.precision == "fp32":
-        other.append("compute.precision=bf16")
-    if t.batch > 1:
-        other.append(f"train.batch={t.batch // 2} with twice the train.steps")
-    if t.crop >= 64:
-        other.append(f"train.crop={t.crop * 3 // 4 // 16 * 16}")
-    goes_on = [f"Set {', '.join(same)} and run again: it goes on from the kept steps."] if same else []
-    anew = [f"Or start another training with {', or '.join(other)}."] if other else []
-    return " ".join([*goes_on, *anew, "`semivl show` says what each is expected to need."])
-
-
-def chosen_device(config: ComputeConfig) -> torch.device:
-    """The device that `compute.device` means here.
-
-    Raises:
-        TrainingError: TRAIN005, cuda was asked for and there is none.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("TRAIN005", "compute.device is cuda, but torch sees no GPU.", "Use auto or cpu.")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)

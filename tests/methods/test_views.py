@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.recipe import Recipe, seed
 from semivl.methods.parts import views
-from semivl.methods.parts.views import blurred, cutmix_boxes, distorted, hue_turned, strong_view
+from semivl.methods.parts.views import blurred, cutmix_boxes, distorted, draw_distortion, hue_turned, strong_view
 
 RECIPE, VIEWS, SIDE, PATCH = Recipe(crop=64), 2000, 48, 24
 STATISTICS = ("brightness", "contrast", "saturation", "hue", "is grey", "is coloured anew", "sharpness")
@@ -67,7 +67,7 @@ def ours() -> np.ndarray:
     """(views, statistics)"""
     torch.manual_seed(0)
     image = torch.from_numpy(picture()).permute(2, 0, 1).float() / 255
-    return np.array([measured(distorted(image, 2.0).clamp(0, 1).numpy()) for _ in range(VIEWS)])
+    return np.array([measured(distorted(image, draw_distortion(2.0)).clamp(0, 1).numpy()) for _ in range(VIEWS)])
 
 
 def theirs(recipe: Recipe) -> np.ndarray:

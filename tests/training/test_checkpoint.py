@@ -6,7 +6,7 @@ import torch
 from semivl.config import MethodConfig, TrainConfig, load
 from semivl.methods import create
 from semivl.training.bundle import train_key
-from semivl.training.checkpoint import checkpoints, load_checkpoint, newest_whole, save_checkpoint
+from semivl.training.checkpoint import checkpoints, keep_newest, load_checkpoint, newest_whole, save_checkpoint
 from semivl.training.step import build_optimizer, learning_rate, take_step
 from tests.tiny import CLASSES, SHAPE, tiny_batches, tiny_vlm
 
@@ -74,6 +74,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     model, optimizer = fresh()
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, model, optimizer)
+    keep_newest(tmp_path, 2)
     assert [c.name for c in checkpoints(tmp_path)] == ["step-00000003", "step-00000002"]
 
 

@@ -37,6 +37,8 @@ class Writes:
 
     def checkpoint(self, step, path): ...
 
+    def artifact(self, path): ...
+
 def attempt():
     config = load(given["experiment"], given["overrides"])
     store = open_store()

@@ -98,6 +98,8 @@ class Stops:
         if self.at_checkpoint:
             raise StoppedError
 
+    def artifact(self, path): ...
+
 
 def test_resumed_warm_training_does_not_load_its_parent_again(store, tmp_path: Path) -> None:
     given = parameters(f"t-{uuid.uuid4().hex[:8]}", steps=8)

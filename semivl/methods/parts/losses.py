@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from semivl.config import IGNORE
+from semivl.data import ranks
 
 Weighting = Literal["threshold", "pixelavg", "pixelavg_batch", "pixelratio"]
 
@@ -75,7 +76,7 @@ def pseudo_labels(cells: Tensor, ignored: Tensor) -> PseudoLabels:
 def supervised_target(masks: Tensor) -> Target:
     """Mean cross-entropy over labelled pixels; 0 where none is labelled."""
     labelled = masks != IGNORE
-    return Target(masks.where(labelled, 0), labelled / labelled.sum().clamp(min=1))
+    return Target(masks.where(labelled, 0), labelled / ranks.counted(labelled.sum()))
 
 
 def consistency_target(believed: PseudoLabels, threshold: float, weighting: Weighting = "threshold") -> Target:
@@ -89,11 +90,11 @@ def consistency_target(believed: PseudoLabels, threshold: float, weighting: Weig
     valid = ~believed.ignored
     sure = (believed.confidence >= threshold) & valid
     if weighting == "threshold":
-        return Target(believed.label, sure / valid.sum().clamp(min=1))
+        return Target(believed.label, sure / ranks.counted(valid.sum()))
     count = valid.sum((1, 2)).clamp(min=1)
     worth = sure if weighting == "pixelratio" else believed.confidence * valid
     weight = worth.sum((1, 2)) / count**2
-    weight = weight.mean().expand_as(weight) if weighting == "pixelavg_batch" else weight / len(weight)
+    weight = ranks.mean(weight.mean()).expand_as(weight) if weighting == "pixelavg_batch" else weight / len(weight)
     return Target(believed.label, weight[:, None, None].expand_as(believed.confidence))
 
 
@@ -130,10 +131,10 @@ def hardest(hint: Tensor) -> Tensor:
 def confident_share(believed: PseudoLabels, threshold: float) -> Tensor:
     """Share of the pixels that are not ignored whose belief reaches `threshold`."""
     counted = (believed.confidence >= threshold) & ~believed.ignored
-    return counted.sum() / (~believed.ignored).sum().clamp(min=1)
+    return counted.sum() / ranks.counted((~believed.ignored).sum())
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
     """Share of the pixels where two label maps agree, among those where neither is 255; 0 where there are none."""
     both = (first != IGNORE) & (second != IGNORE)
-    return ((first == second) & both).sum() / both.sum().clamp(min=1)
+    return ((first == second) & both).sum() / ranks.counted(both.sum())

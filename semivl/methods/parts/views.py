@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semivl.data import ranks
 from semivl.methods.parts.losses import PseudoLabels
 
 _COLOURS = (0.5, 0.5, 0.5, 0.25)
@@ -22,21 +24,38 @@ def strong_view(images: Tensor) -> Tensor:
     so that they stay legible. All draws are made on the CPU, so that every device distorts alike.
     """
     widest = max(0.2, 2.0 * min(images.shape[-1], 512) / 512)
+    draws = [draw_distortion(widest) for _ in range(len(images) * ranks.world())][ranks.part(len(images))]
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        return torch.stack([distorted(image, widest) for image in images]).clamp_(0, 1)
+        return torch.stack([distorted(*one) for one in zip(images, draws, strict=True)]).clamp_(0, 1)
 
 
-def distorted(image: Tensor, widest: float) -> Tensor:
-    """(3, S, S), one image after the other: few bytes at a time stay in a CPU's cache, and each has its own order."""
+class Distortion(NamedTuple):
+    """What is done to one image."""
+
+    colours: tuple[tuple[int, float], ...]
+    """places in the table of adjustments, in the order of their use, each with its strength in (-1, 1)"""
+    grey: bool
+    deviation: float | None
+    """of the blur in pixels; None for no blur"""
+
+
+def draw_distortion(widest: float) -> Distortion:
+    """The recipe's draws for one image, the blur's deviation up to `widest`."""
+    colours: tuple[tuple[int, float], ...] = ()
     if torch.rand(()) < 0.8:
         order, strengths = torch.randperm(4).tolist(), torch.empty(4).uniform_(-1, 1).tolist()
-        for place in order:
-            image = _ADJUST[place](image, _COLOURS[place] * strengths[place])
-    if torch.rand(()) < 0.2:
+        colours = tuple((place, strengths[place]) for place in order)
+    grey = bool(torch.rand(()) < 0.2)
+    return Distortion(colours, grey, float(torch.empty(()).uniform_(0.1, widest)) if torch.rand(()) < 0.5 else None)
+
+
+def distorted(image: Tensor, distortion: Distortion) -> Tensor:
+    """(3, S, S), one image after the other: few bytes at a time stay in a CPU's cache, and each has its own order."""
+    for place, strength in distortion.colours:
+        image = _ADJUST[place](image, _COLOURS[place] * strength)
+    if distortion.grey:
         image = luminance(image).expand_as(image)
-    if torch.rand(()) < 0.5:
-        image = blurred(image, float(torch.empty(()).uniform_(0.1, widest)))
-    return image
+    return image if distortion.deviation is None else blurred(image, distortion.deviation)
 
 
 def luminance(image: Tensor) -> Tensor:
@@ -99,13 +118,13 @@ _ADJUST = (brightened, contrasted, saturated, hue_turned)
 
 def cutmix_boxes(count: int, side: int) -> Tensor:
     """(count, side, side) bool on the CPU: for half of the images a random box, for the others nothing."""
-    boxes = torch.zeros(count, side, side, dtype=torch.bool)
+    boxes = torch.zeros(count * ranks.world(), side, side, dtype=torch.bool)
     for box in boxes:
         if torch.rand(()) < 0.5:
             continue
         top, left, height, width = _box(side)
         box[top : top + height, left : left + width] = True
-    return boxes
+    return boxes[ranks.part(count)]
 
 
 def filled(boxes: Sequence[Tensor]) -> Tensor:
