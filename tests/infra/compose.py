@@ -40,7 +40,7 @@ def interpolated(value: Any, settings: dict[str, str]) -> Any:
             return found["rest"]
         raise ValueError(f"{found['name']}: {found['rest']}")
 
-    return _VARIABLE.sub(put, value)
+    return _VARIABLE.sub(put, value).replace("$$", "$")
 
 
 def env_file(path: Path) -> dict[str, str]:

@@ -11,7 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,21 @@ def unprivileged() -> list[str]:
     if os.geteuid():
         return []
     return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
+@contextmanager
+def new_stack(settings: dict[str, str] | None = None) -> Iterator["Stack"]:
+    """A stack in a folder of its own, with those settings or the new ones of make_env.py; all of it goes at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="semivl-team-"))
+    folder.chmod(0o711)  # Postgres' user passes through
+    made = [sys.executable, compose.FOLDER / "make_env.py", "--output", folder / ".env"]
+    subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    stack = Stack(folder, settings or compose.env_file(folder / ".env"))
+    try:
+        yield stack
+    finally:
+        stack.down()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -95,6 +113,11 @@ class Stack:
                 if left.is_running():
                     left.kill()
         self.running.clear()
+
+    @property
+    def photos(self) -> Path:
+        """The team's folder of sources: data/ of the checkout, were it not a test."""
+        return self.folder / "photos"
 
     def address(self, name: str, port: str) -> str:
         return f"{name}://127.0.0.1:{self.ports[port]}"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.infra import compose
 
-ONCE = {"buckets", "deploy"}
+ONCE = {"buckets", "deploy", "mlflow-tables"}
 """services that do their work and end; others wait for their good end"""
 
 
@@ -124,7 +124,7 @@ def test_two_pages_alone_are_published_and_on_loopback() -> None:
 def test_databases_and_s3_stand_on_a_network_without_a_way_out() -> None:
     config = compose.read()
     assert config["networks"]["back"] == {"internal": True}
-    assert all(config["services"][name]["networks"] == ["back"] for name in ("postgres", "s3", "buckets", "deploy"))
+    assert all(config["services"][name]["networks"] == ["back"] for name in ("postgres", "s3", *ONCE))
 
 
 def test_data_lie_on_named_volumes() -> None:

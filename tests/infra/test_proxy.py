@@ -89,7 +89,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     made = Proxy(ports["8080"], ports["8443"], ports["8081"], folder / "caddy/pki/authorities/local/root.crt")
     try:
         until = time.monotonic() + 60
-        while healthy(made) != 204 or not made.authority.is_file():
+        signed = [folder / f"caddy/certificates/local/{n}.localhost/{n}.localhost.crt" for n in ("prefect", "mlflow")]
+        while healthy(made) != 204 or not all(map(Path.is_file, (made.authority, *signed))):
             assert caddy.poll() is None and time.monotonic() < until, (folder / "log").read_text()
             time.sleep(0.2)
         yield made

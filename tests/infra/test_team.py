@@ -8,19 +8,19 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from semivl.data.scenes import write_scenes
+from semivl.data.store import open_store
 from semivl.registry.package import alias_version
 from semivl.registry.tracking import client
 from tests.conftest import forget_settings
-from tests.infra import compose
-from tests.infra.stack import Stack, postgres_programs, unprivileged
-from tests.loop import parameters
+from tests.infra.policies import prefixes
+from tests.infra.stack import Stack, new_stack, postgres_programs, unprivileged
+from tests.loop import EVALUATION, LABELLED, SIDE, UNLABELLED, parameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _SEMIVL = (
@@ -37,16 +37,9 @@ def stack() -> Iterator[Stack]:
     for program in ("wget", *unprivileged()[:1]):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}")
-    folder = Path(tempfile.mkdtemp(prefix="semivl-team-"))
-    folder.chmod(0o711)  # Postgres' user passes through
-    subprocess.run([sys.executable, compose.FOLDER / "make_env.py", "--output", folder / ".env"], check=True)
-    made = Stack(folder, compose.env_file(folder / ".env"))
-    try:
+    with new_stack() as made:
         made.up("worker", "worker-gpu")
         yield made
-    finally:
-        made.down()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -97,11 +90,13 @@ def query(stack: Stack, role: str, database: str, sql: str) -> list[tuple]:
 @pytest.mark.usefixtures("led_there")
 def test_loop_ends_with_a_champion_and_the_gpu_pools_worker_finds_the_training_done(stack: Stack) -> None:
     dataset = f"team-{uuid.uuid4().hex[:6]}"
-    given = parameters(dataset)
+    write_scenes(stack.photos / "scenes", 5, LABELLED, UNLABELLED, EVALUATION, SIDE)
+    given = parameters(dataset, source=stack.photos / "scenes")
     run(stack, "semivl-pipeline/local", given)
     assert alias_version(f"semivl-{dataset}", "champion") == 1
     assert not list((stack.folder / "volumes" / "worker-gpu" / "runs").glob("*/model"))
     run(stack, "semivl-train/gpu", given)  # another machine's worker: it shares nothing with the first but the services
+    assert {key.split("/")[0] + "/" for key in open_store().list("")} <= prefixes("ingest") | prefixes("training")
     versions = client().search_model_versions(f"name = 'semivl-{dataset}'")
     assert [int(version.version) for version in versions] == [1]
     pools = query(

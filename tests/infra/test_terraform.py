@@ -3,21 +3,11 @@
 import re
 
 from semivl.settings import ROOT
-from tests.infra import compose
+from tests.infra.policies import FOLDER, prefixes
 
-FOLDER = compose.FOLDER.parent / "terraform"
 TEXT = "\n".join(path.read_text() for path in sorted(FOLDER.glob("*.tf")))
 _KEY = re.compile(r"f?\"([a-z]+)/(?:\{|v2/|\")")
 """how the code writes the beginning of a key"""
-
-
-def prefixes(stage: str, kind: str) -> set[str]:
-    """What roles.tf lets a stage do with which prefixes of the data bucket."""
-    block = re.search(rf"^  {stage} = \{{\n(.*?)^  \}}", (FOLDER / "roles.tf").read_text(), re.M | re.S)
-    assert block
-    line = re.search(rf"^\s+{kind}\s+= \[(.*)\]$", block[1], re.M)
-    assert line
-    return set(re.findall(r"\"([^\"]+)\"", line[1]))
 
 
 def test_training_may_write_every_prefix_that_its_rooms_write() -> None:
