@@ -125,7 +125,7 @@ class Stack:
     def environment(self, name: str) -> dict[str, str]:
         """The variables that the service's process gets: those of compose.yaml, and none of this process' but PATH."""
         given = {key: self._here(name, str(value)) for key, value in self.services[name]["environment"].items()}
-        programs = [str(tool("").parent), str(postgres_programs() or ""), os.environ.get("PATH", os.defpath)]
+        programs = [str(tool("weed").parent), str(postgres_programs() or ""), os.environ.get("PATH", os.defpath)]
         surroundings = {"PATH": os.pathsep.join(programs), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return surroundings | given | {"SEMIVL_ENV_FILE": str(self.folder / "none.env")}
 
@@ -188,7 +188,7 @@ class Stack:
         text = re.sub(rf"(?<!\w)(?:{'|'.join(known)})(?!\w)", lambda found: str(known[found[0]]), text)
         mounts = self._mounts(name)
         targets = "|".join(re.escape(target) for target in sorted(mounts, key=len, reverse=True))
-        text = re.sub(rf"(?<!\w)(?:{targets})(?![\w-])", lambda found: str(mounts[found[0]]), text)
+        text = re.sub(rf"(?<![\w/])(?:{targets})(?![\w-])", lambda found: str(mounts[found[0]]), text)
         return compose.interpolated(text, self.settings)
 
     def _mounts(self, name: str) -> dict[str, Path]:
@@ -196,10 +196,12 @@ class Stack:
         found = {"/semivl": ROOT}
         for one in self.services[name].get("volumes", ()):
             source, target = one.split(":")[:2]
-            mounted = (
-                (compose.FOLDER / source).resolve() if source.startswith(".") else self.folder / "volumes" / source
-            )
-            found[target] = mounted
+            if source == "../../data":
+                found[target] = self.photos
+            elif source.startswith("."):
+                found[target] = (compose.FOLDER / source).resolve()
+            else:
+                found[target] = self.folder / "volumes" / source
         for one in self.services[name].get("configs", ()):
             found[one["target"]] = self._config(one["source"])
         for one in self.services[name].get("tmpfs", ()):
