@@ -66,12 +66,13 @@ test-browser: setup ## the real pages in headless Chromium
 	fi; \
 	SEMIVL_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m browser
 
-lint: setup ## style, types, layers, Dockerfile
+lint: setup ## style, types, layers, Dockerfile, known holes in packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python .ci/audit.py
 
 format: setup ## mend style where that is safe
 	$(BIN)/ruff check --fix

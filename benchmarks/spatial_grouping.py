@@ -47,15 +47,15 @@ READINGS = tuple(
     RegionSettings(how=how, by=by, blocks=blocks)  # pyright: ignore[reportCallIssue, reportArgumentType]
     for how, by, blocks in (
         ("masked", "mean", 1), ("masked", "mean", 2), ("masked", "mean", 3), ("masked", "class", 1),
-        ("masked", "class", 3), ("attn_soft", "mean", 1), ("pool", "mean", 1), ("input_dim", "mean", 1),
-        ("input_dim", "class", 1),
+        ("masked", "class", 3), ("attn_soft", "mean", 1), ("pool", "mean", 1),
     )
 )  # fmt: skip
-ADAPTED: dict[str, dict[str, Any]] = {
-    "one way, images": {},
-    "one way, regions": {"unit": "region"},
-    "two ways, images": {"two_way": True},
-}
+PAINTED = tuple(
+    RegionSettings(how="input_dim", by=by, kept=kept)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    for by, kept in (("mean", 0.0), ("mean", 0.5), ("class", 0.0))
+)
+"""a pass for each region"""
+ADAPTED: dict[str, dict[str, Any]] = {"one way": {}, "two ways": {"two_way": True}}
 
 
 class Photos(NamedTuple):
@@ -116,7 +116,8 @@ def scenes(count: int) -> Photos:
     config = load("scenes-scg")
     made = fresh_scenes(count)
     masks = [torch.from_numpy(s.mask).long() for s in made]
-    return Photos(config, load_vlm(config.vlm, config.classes, SIZE), list(as_batch(made).split(1)), masks)
+    vlm = load_vlm(config.vlm, config.classes, SIZE, language=True)
+    return Photos(config, vlm, list(as_batch(made).split(1)), masks)
 
 
 def voc_photos(folder: Path, vlm: str, every: int) -> Photos:
@@ -199,10 +200,15 @@ def region_rows(photos: Photos, maps: list[Tensor], readings: Iterable[RegionSet
             settings |= {"regions": reading.model_dump(), "adapt": None}
             settings["naming"]["dense"] = share
             with_share.append(named(photos, photos.vlm, settings, maps))
-        row = {"named by": f"{reading.how}, {reading.by}, last {reading.blocks}"}
+        row = {"named by": named_reading(reading)}
         rows.append(row | with_share[0].row() | {f"{k} mixed": v for k, v in with_share[1].row().items()})
         print(rows[-1], flush=True)
     return rows
+
+
+def named_reading(reading: RegionSettings) -> str:
+    tail = f"kept {reading.kept:g}" if reading.how == "input_dim" else f"last {reading.blocks}"
+    return f"{reading.how}, {reading.by}, {tail}"
 
 
 def named(photos: Photos, vlm: DenseVLM, settings: dict[str, Any], maps: list[Tensor]) -> Counted:
@@ -255,7 +261,7 @@ def captioned(count: int, encoder: DenseEncoder, groups: GroupConfig) -> Caption
 
 
 def adapted(photos: Photos, data: Captions, adapt: dict[str, Any], train: TrainConfig) -> DenseVLM:
-    """The model with an encoder that learned from the captions; half of the scenes of a batch are mirrored."""
+    """The model with an encoder that learned from crops of the captioned scenes, half of a batch mirrored."""
     settings = photos.config.method.settings | {"adapt": adapt}
     method = create(MethodConfig(name="spatial_grouping", settings=settings))
     torch.manual_seed(train.seed)
@@ -263,10 +269,13 @@ def adapted(photos: Photos, data: Captions, adapt: dict[str, Any], train: TrainC
     optimizer, random = build_optimizer(model, train), np.random.default_rng(train.seed)
     for step in range(train.steps):
         chosen = torch.from_numpy(random.choice(len(data.images), train.batch, replace=False))
-        images, maps = data.images[chosen], data.maps[chosen]
+        top, left = random.integers(0, SIZE - train.crop + 1, 2)
+        seen = slice(top, top + train.crop), slice(left, left + train.crop)
         half = train.batch // 2
-        images = torch.cat([images[:half], images[half:].flip(-1)])
-        maps = torch.cat([maps[:half], maps[half:].flip(-1)])
+        images, maps = (
+            torch.cat([every[chosen[:half]], every[chosen[half:]].flip(-1)])[(..., *seen)]
+            for every in (data.images, data.maps)
+        )
         captions = tuple(data.captions[i] for i in chosen.tolist())
         batch = Batches(captioned=Captioned(images, torch.zeros_like(maps, dtype=torch.bool), captions, maps))
         losses = take_step(method, model, optimizer, batch, train, step)
@@ -278,9 +287,10 @@ def adapted(photos: Photos, data: Captions, adapt: dict[str, Any], train: TrainC
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scenes", type=int, default=120)
+    parser.add_argument("--painted", action="store_true", help="read painted photos too, which takes long")
     parser.add_argument("--adapt", action="store_true", help="adapt by captions too")
-    parser.add_argument("--captioned", type=int, default=1500, help="scenes to adapt by")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--captioned", type=int, default=600, help="scenes to adapt by")
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="folder with voc2012-subset, in place of the scenes")
     parser.add_argument("--vlm", default="photos-distilled", help="of the photos")
@@ -293,10 +303,12 @@ def main() -> None:
         assert isinstance(encoder, DenseEncoder)
         show_table(bounds(photos, groupings(photos, encoder)), f"what groups allow, {len(photos.images)} photos")
         maps = [group_maps(encoder, image, photos.groups)[0] for image in photos.images]
-        rows = dense_rows(photos, maps) + region_rows(photos, maps, READINGS)
-        show_table(rows, "named with class names alone")
         if not options.photos:
             show_table(speed(photos), "12 groups")
+        rows = dense_rows(photos, maps) + region_rows(photos, maps, READINGS)
+        if options.painted:
+            rows += region_rows(photos, maps, PAINTED)
+        show_table(rows, "named with class names alone")
     if options.adapt:
         adaptation(photos, maps, options)
 
