@@ -25,10 +25,10 @@ from semivl.nets.vlm import concept_cosines
 
 def features(encoder: DenseEncoder, images: Tensor) -> Features:
     """What `DenseEncoder.forward` gives."""
-    tokens, grid = encoder._tokens(images)
+    tokens, grid = encoder.tokens(images)
     skips = [encoder.stem(images)] if encoder.stem else []
     value, last = tokens, encoder.architecture.layers - 1
-    for i, block in enumerate(encoder._blocks()):
+    for i, block in enumerate(encoder.layers()):
         if i in encoder.architecture.skip_blocks or i == last:
             value = _value(block, tokens)
         if i in encoder.architecture.skip_blocks:

@@ -9,6 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,15 +36,35 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
     mlflow_uri: str | None = Field(None, description="MLflow tracking server")
+    mlflow_page: str | None = Field(None, description="where a browser finds MLflow, if that is not mlflow_uri")
     prefect_api_url: str | None = Field(None, description="Prefect API, ending in /api")
+    sources: str = Field(
+        "", description="folders and s3://BUCKET/PREFIX, with commas between, that sources and outputs may lie in"
+    )
     s3_connect_timeout: float = Field(5, gt=0, description="seconds for a connection to S3 to come about")
     s3_read_timeout: float = Field(15, gt=0, description="seconds of silence after which a connection is given up")
     s3_patience: float = Field(30, gt=0, description="seconds without progress for which faults of S3 are borne")
 
-    @field_validator("s3_endpoint", "mlflow_uri", "prefect_api_url", mode="before")
+    @field_validator("s3_endpoint", "mlflow_uri", "mlflow_page", "prefect_api_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
+
+    @field_validator("s3_endpoint", "mlflow_uri", "mlflow_page", "prefect_api_url")
+    @classmethod
+    def _names_nobody(cls, value: str | None) -> str | None:
+        """An address is shown on pages and in logs."""
+        if value and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "take user and password out of the address and set SEMIVL_S3_ACCESS_KEY and SEMIVL_S3_SECRET_KEY, "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PREFECT_API_AUTH_STRING"
+            )
+        return value
+
+    @property
+    def allowed_sources(self) -> tuple[str, ...]:
+        """The places of `sources`; empty where any will do."""
+        return tuple(filter(None, map(str.strip, self.sources.split(","))))
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -30,7 +30,6 @@ class GroupConfig(Record):
     smallest: float = Field(
         0.005, ge=0, lt=1, description="connected parts with a smaller share of the patches join a neighbour"
     )
-    apart: bool = Field(False, description="connected parts of a group are groups of their own, beyond `count`")
 
     @model_validator(mode="after")
     def _weights_of_timm(self) -> Self:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semivl.config import Classes, DataConfig
 from semivl.data import snapshot
@@ -32,7 +33,11 @@ from semivl.data.snapshot import Manifest
 from semivl.data.source_files import open_source, read_raw, with_class_ids
 from semivl.data.splits import split_of, with_both_splits
 from semivl.data.store import Store, open_store
+from semivl.errors import DataError
 from semivl.settings import home
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _STALE = 24 * 3600
 _WORDS = ("supervision", "tags", "tags_complete", "caption")
@@ -72,14 +77,17 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
     """The snapshot of what the shards hold; the ledger of the source with it.
 
     Raises:
-        DataError: what `snapshot.commit` raises.
+        DataError: what `snapshot.commit` raises; DATA205 a first ingest can use none of the training masks it found.
     """
     store, results = open_store(), list(built)
     outcomes = [planned.known, outcome_table(o for b in results for o in b.outcomes)]
     tables = [b.rows for b in results]
-    by_hash = any(one.source.split is None for group in planned.groups for one in group)
-    if by_hash and snapshot.head(store, config.dataset) is None:
-        tables = with_both_splits(tables)
+    sources = [one.source for group in planned.groups for one in group]
+    if snapshot.head(store, config.dataset) is None:
+        if any(source.split is None for source in sources):
+            tables = with_both_splits(tables)
+        if any(source.masked and source.split == "train" for source in sources):
+            _require_training_mask(config, tables)
     entries = [b.entry for b in results if b.entry]
     ledger = ledger_key(config, classes, open_source(config).address)
     manifest = snapshot.commit(store, config, classes, tables, entries, left_out(planned, results), read_once)
@@ -88,6 +96,13 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
         drop_groups(store, config.dataset, (group_digest(config, classes, group) for group in planned.groups))
         written.result()
     return manifest
+
+
+def _require_training_mask(config: DataConfig, tables: list["pa.Table"]) -> None:
+    kinds = {(r["split"], r["supervision"]) for t in tables for r in t.select(["split", "supervision"]).to_pylist()}
+    if ("train", "mask") not in kinds:
+        what = f"none of the training masks that {config.source} has can be used."
+        raise DataError("DATA205", what, "Look into the quarantine, which names a code for each, and mend them.")
 
 
 def left_out(planned: Plan, built: Iterable[Built]) -> list[Quarantined]:

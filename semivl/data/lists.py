@@ -22,8 +22,9 @@ def find_file(files: SourceFiles, name: str) -> bytes:
     try:
         if files.has(name):
             return files.read(name)
-        if (ROOT / name).is_file():
-            return (ROOT / name).read_bytes()
+        ours = (ROOT / name).resolve()
+        if ours.is_relative_to(ROOT) and ours.is_file():
+            return ours.read_bytes()
     except OSError as error:
         raise DataError("DATA104", f"{name} cannot be read ({error.strerror}).", "Mend its permissions.") from None
     ending = PurePosixPath(name).suffix or ".txt"

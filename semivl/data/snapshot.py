@@ -152,9 +152,9 @@ def commit(
     nothing can go in between.
 
     Raises:
-        DataError: DATA204 other classes than HEAD's, DATA205 no training sample with a mask or no evaluation
-            sample, DATA206 other ingests moved HEAD again and again, DATA209 a new shard holds a sample that was
-            forgotten meanwhile, DATA210 a shard is gone or about to go.
+        DataError: DATA204 other classes than HEAD's, DATA205 no training sample or no evaluation sample, DATA206 other
+            ingests moved HEAD again and again, DATA209 a new shard holds a sample that was forgotten meanwhile,
+            DATA210 a shard is gone or about to go.
     """
     import pyarrow as pa
 
@@ -240,10 +240,10 @@ def _merged(dataset: str, parent: Snapshot | None, new: "pa.Table", shards: Coll
 
 
 def _require_both_splits(dataset: str, index: "pa.Table") -> None:
+    """Masks for training are a demand of the methods that learn from them (TRAIN001)."""
     pc = compute()
-    train = pc.and_(pc.equal(index["split"], "train"), pc.equal(index["supervision"], "mask"))
-    if not pc.any(train, min_count=0).as_py():
-        missing, remedy = "training image with a usable mask", "Draw masks for a few images"
+    if not pc.any(pc.equal(index["split"], "train"), min_count=0).as_py():
+        missing, remedy = "training image", "Add images, or name fewer in `evaluation_list`"
     elif not pc.any(pc.equal(index["split"], "val"), min_count=0).as_py():
         missing, remedy = (
             "evaluation image with a usable mask",

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from semivl.config import Classes, DataConfig
 from semivl.data import disk
+from semivl.data.bounds import require_allowed
 from semivl.data.checks import Files, Limits, Quarantined, name_of
 from semivl.data.disk import FileInfo as FileInfo
 from semivl.data.mask_ids import class_ids
@@ -51,10 +52,15 @@ def source_folder(config: DataConfig) -> Path:
 
 
 def open_source(config: DataConfig) -> SourceFiles:
-    """The source that the settings name. Nothing is read yet."""
+    """The source that the settings name. Nothing is read yet.
+
+    Raises:
+        DataError: DATA124, it lies where none may.
+    """
     from semivl.data.tar_files import TarFiles
 
     source = str(config.source)
+    require_allowed(source)
     files: SourceFiles = LocalFiles(source_folder(config))
     if source.startswith(_S3):
         bucket, _, prefix = source.removeprefix(_S3).partition("/")

@@ -27,10 +27,12 @@ class TextTower(nn.Module):
     """W of the token embeddings and hidden states"""
     embedding: int
     """D of the space that it shares with images"""
+    longest: int
+    """tokens of the longest text that it can read, start and end included"""
 
-    def __init__(self, tokenizer: Callable[[list[str]], Tensor], width: int, embedding: int) -> None:
+    def __init__(self, tokenizer: Callable[[list[str]], Tensor], width: int, embedding: int, longest: int) -> None:
         super().__init__()
-        self.width, self.embedding = width, embedding
+        self.width, self.embedding, self.longest = width, embedding, longest
         self._tokenizer = tokenizer
         # what stands in no text is no word: start, end, and what fills up beside a longer text
         self._unspoken = tokenizer(["", "a a a a"])[0].unique()
@@ -91,7 +93,7 @@ class OpenClipTower(TextTower):
         projection = text.text_projection
         linear = isinstance(projection, nn.Linear)
         embedding = width if projection is None else projection.out_features if linear else projection.shape[1]
-        super().__init__(tokenizer, width, embedding)
+        super().__init__(tokenizer, width, embedding, len(text.positional_embedding))
         self.words, self.blocks, self.norm = text.token_embedding, text.transformer, text.ln_final
         self.position, self.projection = text.positional_embedding, projection
         self.register_buffer("mask", text.attn_mask, persistent=False)
@@ -132,7 +134,7 @@ class SentenceTower(TextTower):
 
     def __init__(self, encoder: sentence.SentenceEncoder, tokenizer: Tokenizer) -> None:
         width = encoder.words.embedding_dim
-        super().__init__(tokenizer, width, width)
+        super().__init__(tokenizer, width, width, len(encoder.position))
         self.encoder = encoder
         self.frozen()
 
@@ -151,7 +153,7 @@ class ProjectedTower(TextTower):
 
     def __init__(self, tower: TextTower, projection: Tensor) -> None:
         """`projection` is (D, the tower's own D)."""
-        super().__init__(tower.tokens, tower.width, len(projection))
+        super().__init__(tower.tokens, tower.width, len(projection), tower.longest)
         self.tower = tower
         self.projection = nn.Parameter(projection)
         self.frozen()

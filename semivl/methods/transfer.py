@@ -8,7 +8,6 @@ discriminator may judge whether its masks look drawn. docs/transfer.md says what
 
 from typing import Literal
 
-import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,12 +16,12 @@ from torch.nn import functional as F
 from semivl.config import IGNORE, Classes, Record
 from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
 from semivl.data.strength import strengths, tagged_classes
-from semivl.data.tags import BACKGROUND
+from semivl.data.tags import BACKGROUND, THERE, UNKNOWN
 from semivl.errors import ConfigError
 from semivl.methods import LEARNER, Guide, Losses, Method, as_float
 from semivl.methods.parts import adversary
 from semivl.methods.parts.adversary import AdversarySettings, Opinions, Side
-from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance, language_guide
+from semivl.methods.parts.guidance import GuidanceSettings, guidance
 from semivl.methods.parts.label_transfer import (
     LabelTransferSettings,
     labelled_by,
@@ -74,7 +73,7 @@ class Transfer(Method):
     def __init__(self, settings: Settings) -> None:
         """Raises: ConfigError CONF061, self-training without a discriminator."""
         self.settings = settings
-        self.takes_guide = settings.label_transfer.activation.source == "vlm"
+        self.takes_guide = settings.label_transfer.activation.source == "guide"
         if settings.self_training.start < 1 and not settings.adversary.used:
             what = "method transfer: self_training needs the discriminator, and adversary.strong and .weak are 0."
             raise ConfigError("CONF061", what, "Set adversary.weak, or self_training.start to 1.")
@@ -99,10 +98,9 @@ class Transfer(Method):
         if s.adversary.used:
             parts["discriminator"] = Discriminator(adversary.channels(s.adversary.sees, len(classes)))
         model.add_module(LEARNER[:-1], nn.ModuleDict(parts))
-        guide = language_guide(guide, "method transfer")
         if guide and self.takes_guide:
             wanted = GuidanceSettings(scale=how.activation.scale, text=how.activation.text)  # pyright: ignore
-            model.add_module("teacher", LanguageGuidance(guide, wanted))
+            model.add_module("teacher", guidance(guide, wanted))
         return model
 
     def _network(self, classes: Classes, vlm: DenseVLM) -> Segmenter | UniMatchModel:
@@ -121,6 +119,8 @@ class Transfer(Method):
             TrainingError: TRAIN040 fewer than two classes of objects have masks, TRAIN041 two classes without masks
                 are nearly always tagged together, TRAIN042 a class has neither mask nor tag.
         """
+        import pyarrow as pa
+
         whole = pa.concat_tables([pools.labelled.table, pools.unlabelled.table])
         known = strengths(whole, classes)
         require_transferable(known)
@@ -142,9 +142,6 @@ class Transfer(Method):
             a = s.adversary
             found["adversary"] = f"{second}: {a.strong} x (photos with masks) + {a.weak} x (with tags) pass for real"
         return found
-
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        return model(images)
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
         labelled, unlabelled = batches.labelled, batches.unlabelled
@@ -175,7 +172,9 @@ class Transfer(Method):
                 labels = self._believed(judge, sides[1], labels, unlabelled, net.background)
         [supervised] = cross_entropy_sums(of_strong, [supervised_target(masks)])
         [tagged] = cross_entropy_sums(of_weak, [supervised_target(labels)])
-        tags = tag_loss(pooled_logits(of_weak), unlabelled.tags, net.background)
+        # a tag of the photo does not tell of a crop that its class is not likely in
+        seen = unlabelled.tags.masked_fill((unlabelled.tags == THERE) & ~made.activation.present, UNKNOWN)
+        tags = tag_loss(pooled_logits(of_weak), seen, net.background)
         total = supervised + s.weak_weight * tagged + s.tag_weight * tags
         known = ~unlabelled.ignored
         found = {
@@ -190,7 +189,7 @@ class Transfer(Method):
     def _masks(self, net: LabelNet, labelled: Labelled) -> Tensor:
         """The masks less doubtful background, where a tag names a class that no mask has shown yet."""
         note_drawn(net, labelled.masks)
-        if labelled.tags is None or not ((labelled.tags == 1) & ~net.drawn).any():
+        if labelled.tags is None or not ((labelled.tags == THERE) & ~net.drawn).any():
             return labelled.masks
         with torch.no_grad():
             objects = net.objects(net.maps(as_float(labelled.images)))
@@ -216,7 +215,7 @@ class Transfer(Method):
         a = self.settings.adversary
         trust = judge(adversary.seen(a.sees, weak.images, weak.probability, background)).sigmoid()
         own = weak.probability.argmax(1)
-        allowed = (unlabelled.tags == 1).gather(1, own.flatten(1)).view_as(own)
+        allowed = (unlabelled.tags == THERE).gather(1, own.flatten(1)).view_as(own)
         taken = (trust > self.settings.self_training.threshold) & allowed & weak.counted
         return torch.where(taken, own, labels)
 

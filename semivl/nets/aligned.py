@@ -119,6 +119,7 @@ def _architecture(own: Architecture, config: VlmConfig, side: int) -> Architectu
             "std": IMAGENET_STD if imagenet else own.std,
             "skip_blocks": config.skip_blocks,
             "conv_stem": config.conv_stem,
+            "pool": "dense",  # alignment teaches patches alone, and no class token
         }
     )
 

@@ -54,6 +54,7 @@ def from_open_clip(visual: Any, config: VlmConfig, grid: tuple[int, int]) -> Den
         embedding=state["proj"].shape[1],
         **_chosen(config, own_gelu, visual.ln_post.eps, visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]),
         grid=grid,
+        pool="mean" if visual.pool_type == "avg" else "class",
     )
     converted = dict(renamed(state, OPEN_CLIP_NAMES))
     converted["projection.weight"] = converted.pop("proj").T

@@ -58,6 +58,9 @@ class Architecture(Record):
     projection_bias: bool = False
     head: int = 0
     """hidden width of an MLP beside the projection, as alignment makes one; none at 0"""
+    pool: Literal["class", "mean", "dense"] = "class"
+    """what stands for the whole image: the class token after the last block, or the mean of the patches, after its
+    ordinary path or its dense one"""
     conv_stem: bool = False
     """the first layers of a ResNet as the shallowest skip feature, for Cityscapes"""
 
@@ -81,28 +84,37 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The ordinary block, (B, L, width) to the same."""
-        return self._finished(x, self._attended(self.projected(x)))
+        return self.finished(x, self.attended(self.projected(x)))
 
     def value(self, x: Tensor) -> Tensor:
         """The block with attention replaced by the identity: each token attends to itself alone."""
         c = x.shape[-1]
-        return self._finished(x, F.linear(self.ln_1(x), self.in_proj.weight[2 * c :], self.in_proj.bias[2 * c :]))
+        return self.finished(x, F.linear(self.ln_1(x), self.in_proj.weight[2 * c :], self.in_proj.bias[2 * c :]))
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` and `value`, which share the first norm and the projection."""
         projected = self.projected(x)
-        return self._finished(x, self._attended(projected)), self._finished(x, projected[..., 2 * x.shape[-1] :])
+        return self.finished(x, self.attended(projected)), self.finished(x, projected[..., 2 * x.shape[-1] :])
 
     def projected(self, x: Tensor) -> Tensor:
         """(B, L, 3 width): queries, keys and values side by side."""
         return self.in_proj(self.ln_1(x))
 
-    def _attended(self, projected: Tensor) -> Tensor:
+    def attended(self, projected: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, L, width) of queries, keys and values (B, L, 3 width); `bias` (B, L, L) is added to what attention
+        weighs, -inf hides."""
+        q, k, v = self.in_heads(projected)
+        mask = None if bias is None else bias[:, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    def in_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, L, width / heads), of (B, L, 3 width)."""
         b, n, c = projected.shape
         q, k, v = projected.view(b, n, 3, self.heads, c // 3 // self.heads).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c // 3)
+        return q, k, v
 
-    def _finished(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finished(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's output for tokens (B, L, width) and what attention gives them."""
         x = x + self._branch(self.out_proj(attended), self.scale_1)
         hidden = self.fc(self.ln_2(x))
         hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick else F.gelu(hidden)
@@ -157,26 +169,54 @@ class DenseEncoder(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Features of images (B, 3, H, W) in [0, 1], padded with zeros to whole patches after normalisation."""
         a = self.architecture
-        tokens, grid = self._tokens(images)
+        tokens, grid = self.tokens(images)
         skips = [self.stem(images)] if self.stem else []
-        *blocks, last = self._blocks()
+        *blocks, last = self.layers()
         for i, block in enumerate(blocks):
             if i in a.skip_blocks:
                 tokens, value = block.both(tokens)
                 skips.append(self._map(value, grid))
             else:
                 tokens = block(tokens)
-        normed = self.ln_post(last.value(tokens) if a.dense == "value" else last(tokens))
-        dense = self.projection(normed)
-        if self.head is not None:
-            dense = dense + self.head(normed)
-        return Features(F.normalize(self._map(dense, grid).float(), dim=1), tuple(skips))
+        return Features(self.dense(last, tokens, grid), tuple(skips))
+
+    def before_last(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What the last block reads: tokens (B, L, width), and the patch grid's rows and columns."""
+        tokens, grid = self.tokens(images)
+        for block in self.layers()[:-1]:
+            tokens = block(tokens)
+        return tokens, grid
+
+    def dense(self, last: Block, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, D, h, w), L2-normalised over D: the dense path of `last` for what `before_last` gives."""
+        return F.normalize(self._map(self.shared(self.dense_path(last, tokens)), grid).float(), dim=1)
+
+    def dense_path(self, last: Block, tokens: Tensor) -> Tensor:
+        """Tokens (B, L, width) as the last block hands them to the dense embedding."""
+        return last.value(tokens) if self.architecture.dense == "value" else last(tokens)
+
+    def shared(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., width) after the last block as embeddings (..., D) in the space of the text."""
+        normed = self.ln_post(tokens)
+        return self.projection(normed) if self.head is None else self.projection(normed) + self.head(normed)
+
+    def whole(self, images: Tensor) -> Tensor:
+        """(B, D), L2-normalised: the embeddings of whole images (B, 3, H, W) in [0, 1]."""
+        a, last = self.architecture, self.layers()[-1]
+        tokens, _ = self.before_last(images)
+        embedded = self.shared(self.dense_path(last, tokens) if a.pool == "dense" else last(tokens))
+        return F.normalize(embedded[:, 0] if a.pool == "class" else embedded[:, self.before_patches :].mean(1), dim=-1)
+
+    @property
+    def before_patches(self) -> int:
+        """Tokens that stand for no patch."""
+        return 1 + self.architecture.registers
 
     def outputs(self, images: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         """The ordinary outputs of the named blocks after the last norm, each (B, width, h, w)."""
-        tokens, grid = self._tokens(images)
+        tokens, grid = self.tokens(images)
         found = []
-        for i, block in enumerate(self._blocks()[: max(blocks) + 1]):
+        for i, block in enumerate(self.layers()[: max(blocks) + 1]):
             tokens = block(tokens)
             if i in blocks:
                 found.append(self._map(self.ln_post(tokens), grid))
@@ -184,8 +224,8 @@ class DenseEncoder(nn.Module):
 
     def keys(self, images: Tensor, block: int) -> Tensor:
         """(B, width, h, w): what a block's attention knows each patch by, all heads side by side."""
-        tokens, grid = self._tokens(images)
-        *before, last = self._blocks()[: block + 1]
+        tokens, grid = self.tokens(images)
+        *before, last = self.layers()[: block + 1]
         for each in before:
             tokens = each(tokens)
         return self._map(last.projected(tokens)[..., self.architecture.width : 2 * self.architecture.width], grid)
@@ -198,13 +238,18 @@ class DenseEncoder(nn.Module):
 
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth in training: each block's branches are left out, the deeper the likelier up to `rate`."""
-        for i, block in enumerate(self._blocks()):
+        for i, block in enumerate(self.layers()):
             block.drop_path = rate * i / max(1, len(self.blocks) - 1)
 
-    def _blocks(self) -> list[Block]:
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
         return cast("list[Block]", list(self.blocks))
 
-    def _tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, L, width) what the first block reads of images (B, 3, H, W) in [0, 1], and the patch grid's (h, w).
+
+        The class token comes first, then registers, then patches row by row.
+        """
         p = self.architecture.patch
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
@@ -217,7 +262,7 @@ class DenseEncoder(nn.Module):
         return self.ln_pre(tokens), grid
 
     def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        return tokens[:, 1 + self.architecture.registers :].transpose(1, 2).unflatten(2, grid)
+        return tokens[:, self.before_patches :].transpose(1, 2).unflatten(2, grid)
 
 
 def resized_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:

@@ -26,10 +26,22 @@ def group_maps(encoder: DenseEncoder, images: Tensor, config: GroupConfig) -> Te
     """
     size = (images.shape[2], images.shape[3])
     resized = _resized(images, grid_size(size, config.side, encoder.architecture.patch), encoder.architecture.patch)
-    keys = F.normalize(encoder.keys(resized, _block(encoder, config)).float(), dim=1).permute(0, 2, 3, 1).cpu()
-    colours = F.adaptive_avg_pool2d(resized, (keys.shape[1], keys.shape[2])).permute(0, 2, 3, 1).cpu()
-    found = [upsampled(grouped(*one, config), size) for one in zip(keys, colours, strict=True)]
-    return torch.stack(found).to(images.device)
+    keys = F.normalize(encoder.keys(resized, _block(encoder, config)).float(), dim=1).permute(0, 2, 3, 1)
+    colours = F.adaptive_avg_pool2d(resized, (keys.shape[1], keys.shape[2])).permute(0, 2, 3, 1)
+    return _grouped(keys, colours, *size, config.model_dump_json())
+
+
+@torch.library.custom_op("semivl::grouped", mutates_args=())
+def _grouped(features: Tensor, colours: Tensor, height: int, width: int, config: str) -> Tensor:
+    """(B, H, W) int64 groups; one step to torch, which can tell its shape without taking it."""
+    settings = GroupConfig.model_validate_json(config)
+    each = zip(features.cpu(), colours.cpu(), strict=True)
+    return torch.stack([upsampled(grouped(*one, settings), (height, width)) for one in each]).to(features.device)
+
+
+@_grouped.register_fake
+def _(features: Tensor, colours: Tensor, height: int, width: int, config: str) -> Tensor:
+    return features.new_empty((len(features), height, width), dtype=torch.int64)
 
 
 def grouped(features: Tensor, colours: Tensor, config: GroupConfig) -> Tensor:
@@ -42,7 +54,7 @@ def grouped(features: Tensor, colours: Tensor, config: GroupConfig) -> Tensor:
     else:
         groups = agglomerative(features, config.merge_above, config.count)
     labels = groups.view(features.shape[:2]).numpy()
-    return torch.from_numpy(without_specks(labels, features, config.smallest, config.apart))
+    return torch.from_numpy(without_specks(labels, features, config.smallest))
 
 
 def placed(features: Tensor, weight: float) -> Tensor:

@@ -6,15 +6,15 @@ from scipy import ndimage
 from torch import Tensor
 
 
-def without_specks(groups: np.ndarray, features: Tensor, smallest: float, apart: bool) -> np.ndarray:
+def without_specks(groups: np.ndarray, features: Tensor, smallest: float) -> np.ndarray:
     """(h, w) groups in which no connected part has less than `smallest` of the patches, unless it is the only one.
 
-    Small parts, the smallest first, join the touching part whose patches are the most alike in the mean.
+    Small parts, the smallest first, join the touching part whose patches are the most alike in the mean. Large ones
+    keep the group that they are of.
 
     Args:
         groups: (h, w) ids.
         features: (h, w, D) unit vectors.
-        apart: each connected part is a group of its own; else parts keep the group that they are of.
     """
     parts, owner = connected_parts(groups)
     flat = torch.as_tensor(parts).flatten()
@@ -34,7 +34,7 @@ def without_specks(groups: np.ndarray, features: Tensor, smallest: float, apart:
         sizes[into] += sizes[part]
         sizes[part] = 0
         parts[parts == part] = into
-    return numbered(parts if apart else owner[parts])
+    return numbered(owner[parts])
 
 
 def connected_parts(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from semivl.data.bounds import require_allowed
 from semivl.data.store import Store, open_store
 from semivl.errors import DataError, StoreError
 
@@ -32,7 +33,8 @@ def open_outputs(output: str, source: str) -> Outputs:
     """The output of that address, which must not lie in the source, nor the source in it.
 
     Raises:
-        DataError: PRED004 another bucket or none of its prefixes, PRED005 source and output overlap.
+        DataError: PRED004 another bucket or none of its prefixes, PRED005 source and output overlap, DATA124 it lies
+            where none may.
     """
     if output.startswith("s3://"):
         store = open_store()
@@ -45,6 +47,7 @@ def open_outputs(output: str, source: str) -> Outputs:
             )
         outputs: Outputs = S3Outputs(store, f"{prefix.strip('/')}/")
     else:
+        require_allowed(Path(output).expanduser().resolve())
         outputs = LocalOutputs(Path(output).expanduser().resolve())
     one, other = f"{outputs.address}/", f"{source}/"
     if one.startswith(other) or other.startswith(one):

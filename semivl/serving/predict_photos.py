@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from semivl.data.bounds import require_allowed
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.checks import Limits, Quarantined
 from semivl.data.layouts.folders import is_picture
@@ -56,13 +57,16 @@ def open_photos(source: str, split: Split | None, limits: Limits) -> Photos:
     """The photos of `s3://BUCKET/PREFIX`, `DATASET@VERSION` or `DATASET@HEAD`, or a path, relative to where one is.
 
     Raises:
-        DataError: PRED003 there is no such source, DATA201 or DATA202 no such snapshot.
+        DataError: PRED003 there is no such source, DATA124 it lies where none may, DATA201 or DATA202 no such snapshot.
     """
     if source.startswith("s3://"):
+        require_allowed(source)
         bucket, _, prefix = source.removeprefix("s3://").partition("/")
         files = S3Files(Store(settings()).of(bucket), f"{prefix.strip('/')}/" if prefix.strip("/") else "")
         return FilePhotos(files, limits)
     path = Path(source).expanduser()
+    if path.exists():
+        require_allowed(path.resolve())
     if path.is_dir():
         return FilePhotos(LocalFiles(path.resolve()), limits)
     if path.is_file():

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semivl import __version__
 from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, MethodConfig, Record
 from semivl.errors import TrainingError
-from semivl.methods import create, inference_state
+from semivl.methods import Method, create, inference_state
 from semivl.nets.decoder import decode_in_chunks
 from semivl.nets.encoder import Architecture, DenseEncoder
 from semivl.nets.grouping import group_maps
@@ -47,6 +48,7 @@ class Predictor:
         self.classes, self.evaluation, self.device = card.classes, card.evaluation, device
         self.model_bytes = weights.stat().st_size
         self.method = create(card.method)
+        _require_fitting(card, self.method, weights)
         vlm = blank_vlm(card.encoder, len(card.classes))
         self.model = self.method.build(card.classes, vlm, training=False)
         own, refining = split_weights(weights)
@@ -94,6 +96,24 @@ def save_bundle(folder: Path, config: Config, model: nn.Module, encoder: Archite
     partial = folder / f".{CARD}"
     partial.write_text(json.dumps(card.model_dump(mode="json"), indent=1))
     partial.rename(folder / CARD)
+
+
+def _require_fitting(card: Card, method: Method, weights: Path) -> None:
+    """Compares the model that the card describes with the weights' shapes before it takes any memory.
+
+    Raises:
+        TrainingError: TRAIN015, they differ.
+    """
+    with torch.device("meta"):
+        outline = method.build(card.classes, blank_vlm(card.encoder, len(card.classes)), training=False)
+    described = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
+    with safe_open(weights, "pt") as file:
+        held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    held = {name: shape for name, shape in held.items() if not name.startswith(_REFINER)}
+    if described != held:
+        odd = next(iter(dict(described.items() ^ held.items())))
+        what = f"the weights in {weights.parent} do not fit its {CARD}, such as {odd}."
+        raise TrainingError("TRAIN015", what, "Take weights and card from the same training.")
 
 
 def split_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -73,7 +73,7 @@ def expected(config: Config, method: Method, model: nn.Module) -> Needs:
     t, e = config.train, config.evaluation
     bf16 = torch.autocast("cpu", torch.bfloat16, enabled=config.compute.precision == "bf16")
     with FakeTensorMode(), bf16:
-        training = _peak(model, lambda m: _rehearse(method, m.train(), t.batch, t.crop))
+        training = _peak(model, lambda m: _rehearse(method, m.train(), t.batch, t.crop)) if trained else 0
         with torch.no_grad():
             images = torch.empty(e.batch, 3, e.window, e.window)
             prediction = _peak(model, lambda m: method.predict(m.eval(), images))

@@ -60,9 +60,10 @@ def summary(config: Config) -> dict[str, Rows]:
 
 
 def _modules(model: nn.Module, config: Config) -> Iterator[tuple[str, ...]]:
+    learns = any(p.requires_grad for p in model.parameters())
     rates = {
         id(p): config.train.learning_rate * group["multiplier"]
-        for group in build_optimizer(model, config.train).param_groups
+        for group in (build_optimizer(model, config.train).param_groups if learns else ())
         for p in group["params"]
     }
     for name, module in _parts(model):

@@ -296,6 +296,13 @@ def test_source_whose_masks_are_all_broken_is_refused_with_nothing_visible(confi
     assert snapshot.head(store, config.dataset) is None
 
 
+def test_source_with_evaluation_masks_alone_is_taken(config, classes, store, make, tmp_path):
+    source = make.source(tmp_path / "named", labelled=0, evaluation=2)
+    ingest(config.model_copy(update={"source": source}), classes)
+    found = snapshot.read(store, config.dataset).manifest.counts
+    assert found["val"] == 2 and found["train"] and "train/mask" not in found
+
+
 def test_other_classes_are_refused_before_anything_is_written(config, classes, store, make):
     ingest(config, classes)
     make.photo(config.source / "images/new.jpg", 99)

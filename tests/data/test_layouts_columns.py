@@ -88,6 +88,35 @@ def test_tags_come_in_every_usual_form(photos, at, name, content):
     assert {k: s.tags for k, s in found.items() if s.tags} == {"a": ("cat", "big dog"), "b": ("mat",)}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tags.jsonl", jsonl({"image": "a.jpg", "tags": ["cat"], "complete": True}, {"image": "b.jpg", "tags": []})),
+        ("tags.csv", "image,tags,complete\na.jpg,cat,yes\nb.jpg,,\n"),
+        ("tags.parquet", parquet(image=["a.jpg", "b.jpg"], tags=["cat", ""], complete=[True, None])),
+    ],
+)
+def test_tags_are_complete_where_a_row_or_the_settings_say_so(photos, name, content):
+    write(photos, {name: content})
+    one, other = (sources(photos, tags=(name,), tags_complete=usual) for usual in (False, True))
+    assert {k: (one[k].tags_complete, other[k].tags_complete) for k in "ab"} == {"a": (True, True), "b": (False, True)}
+    assert not [k for k in other if k not in "ab" and other[k].tags_complete]
+
+
+def test_a_row_goes_before_the_settings_and_any_row_that_says_complete_counts(photos):
+    rows = ({"image": "a.jpg", "tags": ["cat"], "complete": False}, {"image": "b.jpg", "tags": ["cat"]})
+    write(photos, {"tags.jsonl": jsonl(*rows)})
+    assert [sources(photos, tags_complete=True)[k].tags_complete for k in "ab"] == [False, True]
+    write(photos, {"tags.jsonl": jsonl(*rows, {"image": "a.jpg", "tags": [], "complete": True})})
+    assert [sources(photos)[k].tags_complete for k in "ab"] == [True, False]
+
+
+@pytest.mark.parametrize("said", ["perhaps", 2])
+def test_completeness_that_is_neither_is_told(photos, said):
+    error = refused(write(photos, {"tags.jsonl": jsonl({"image": "a.jpg", "tags": ["cat"], "complete": said})}))
+    assert (error.code, "line 1" in str(error)) == ("DATA105", True)
+
+
 def test_usual_files_are_found_in_every_layout_and_named_ones_take_their_place(photos):
     write(photos, {"tags.csv": "image,tags\na.jpg,cat\n", "tags.jsonl": jsonl({"image": "a.jpg", "tags": ["dog"]})})
     write(photos, {"other.csv": "image,tags\na.jpg,mat\n"})

@@ -353,7 +353,7 @@ def test_other_classes_are_refused_and_other_phrases_are_not(store, dataset, com
 
 
 @pytest.mark.parametrize("rows", [[], [row("a", mask=False)], [row("a")], [row("a", "val")]])
-def test_dataset_without_training_masks_or_evaluation_is_refused(store, dataset, commit, rows):
+def test_dataset_without_training_images_or_evaluation_is_refused(store, dataset, commit, rows):
     assert refused(commit, rows).code == "DATA205"
     assert [key for key in store.list(f"datasets/{dataset}/") if "/shards/" not in key] == []
 

@@ -152,7 +152,7 @@ def test_methods_of_language_guides_refuse_a_finished_model():
     assert language_guide(None, "method x") is None
     vlm = tiny_vlm()
     assert language_guide(vlm, "method x") is vlm
-    with pytest.raises(ConfigError, match=r"CONF027.*method x"):
+    with pytest.raises(ConfigError, match=r"CONF029.*method x"):
         language_guide(Corners(), "method x")
     assert isinstance(guidance(Corners(), settings()), ModelGuidance)
 

@@ -159,7 +159,7 @@ def test_masks_of_tagged_photos_are_never_read(monkeypatch):
 
 
 def test_masks_of_255_alone_teach_nothing():
-    guided = SMALL["label_transfer"] | {"activation": {"source": "vlm"}, "dice": 0}
+    guided = SMALL["label_transfer"] | {"activation": {"source": "guide"}, "dice": 0}
     method, model = built(label_transfer=guided)
     step = batches()
     blank = replace(step, labelled=replace(step.labelled, masks=torch.full_like(step.labelled.masks, IGNORE)))
@@ -233,7 +233,7 @@ def test_weak_labels_of_a_step_hold_no_untagged_class_and_are_255_in_padding():
 
 
 def test_a_guide_or_label_maps_take_the_classifiers_place():
-    guided = {"label_transfer": SMALL["label_transfer"] | {"activation": {"source": "vlm"}}}
+    guided = {"label_transfer": SMALL["label_transfer"] | {"activation": {"source": "guide"}}}
     method, model = built(**guided)
     assert method.takes_guide and model.learner["labels"].classifier is None
     learned(method, model, 0, 4)
@@ -266,3 +266,30 @@ def test_the_label_nets_encoder_and_the_discriminator_have_rates_of_their_own():
     assert found[0.5] == {n for n in names.values() if n.startswith("learner.discriminator.")}
     assert {n.split(".")[0] for n in found[0.01]} == {"encoder", "learner"}
     assert all(".encoder." in n for n in found[0.01] if n.startswith("learner"))
+
+
+@pytest.mark.parametrize("step", [0, 9])
+def test_bfloat16_keeps_weights_and_losses_in_float32(step):
+    found = []
+    for precision in ("fp32", "bf16"):
+        method, model = built(**ADVERSARY)
+        found.append(take_step(method, model, build_optimizer(model, TRAIN), batches(), TRAIN, step, precision))
+    full, half = found
+    assert {p.dtype for p in model.parameters()} == {torch.float32} == {v.dtype for v in half.values()}
+    name = "supervised" if step else "objects"
+    torch.testing.assert_close(half[name], full[name], rtol=0.05, atol=0.05)
+
+
+def test_a_tag_is_held_against_the_model_only_where_its_class_is_likely_in_the_crop():
+    settings = SMALL["label_transfer"]
+    one = {"label_transfer": settings | {"activation": settings["activation"] | {"likely": 1.0}}}
+    method, model = built(**one)
+    step = batches()
+    found = method.training_step(model, step, 0.9)["tags"]
+    made = label_transfer.labelled_by(model.learner["labels"], None, step.unlabelled, method.settings.label_transfer)
+    assert made.activation.present.sum(1).tolist() == [1, 1], "the likeliest of two tags"
+    seen = step.unlabelled.tags.masked_fill((step.unlabelled.tags == 1) & ~made.activation.present, -1)
+    images = torch.cat([step.labelled.images, step.unlabelled.images]) / 255
+    pooled = pooled_logits(model.cells(model.features(images))[2:])
+    torch.testing.assert_close(found, tag_loss(pooled, seen, 0))
+    assert not torch.equal(found, tag_loss(pooled, step.unlabelled.tags, 0))

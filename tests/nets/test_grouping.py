@@ -9,6 +9,7 @@ import scipy.linalg
 import timm
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from semivl.config import EvaluationConfig, GroupConfig, RefineConfig, check
@@ -148,16 +149,15 @@ def test_small_parts_join_the_most_alike_neighbour_and_large_ones_keep_their_gro
     features[1, 1] = torch.tensor([0.6, 0.8, 0.0])  # more like 1, but only 0 touches it
     features[2, 5] = torch.tensor([0.6, 0.8, 0.0])
     expected = np.where(np.arange(6) < 3, 0, 1) * np.ones((4, 1), int)
-    np.testing.assert_array_equal(without_specks(groups, features, 0.05, apart=False), expected)
-    np.testing.assert_array_equal(without_specks(groups, features, 0.0, apart=False), groups * [[1, 1, 1, 1, 1, 1]])
-    assert without_specks(groups, features, 0.0, apart=True).max() == 3
+    np.testing.assert_array_equal(without_specks(groups, features, 0.05), expected)
+    np.testing.assert_array_equal(without_specks(groups, features, 0.0), groups * [[1, 1, 1, 1, 1, 1]])
 
 
 def test_a_speck_between_two_parts_goes_to_the_one_it_is_like():
     groups = np.array([[0, 0, 0, 2, 1, 1, 1]])
     for like, expected in ((0, 0), (1, 1)):
         features = torch.eye(2)[torch.tensor([[0, 0, 0, like, 1, 1, 1]])]
-        assert without_specks(groups, features, 0.2, apart=False)[0, 3] == expected
+        assert without_specks(groups, features, 0.2)[0, 3] == expected
 
 
 def test_parts_are_connected_over_sides_and_not_corners():
@@ -186,6 +186,13 @@ def test_keys_are_those_that_the_block_attends_with():
     torch.testing.assert_close(encoder.keys(images, 1), expected)
 
 
+def test_groups_are_one_step_to_torch_that_can_be_rehearsed_without_being_taken():
+    with FakeTensorMode():
+        encoder = tiny_vlm().encoder
+        maps = group_maps(encoder, torch.rand(2, 3, 40, 52), config())
+    assert (maps.shape, maps.dtype) == ((2, 40, 52), torch.int64)
+
+
 def test_a_block_that_the_encoder_lacks_is_refused():
     with pytest.raises(ConfigError, match="CONF050"):
         group_maps(tiny_vlm().encoder, torch.rand(1, 3, SIDE, SIDE), config(block=3))
@@ -206,15 +213,14 @@ def test_a_timm_encoder_groups_from_a_file_and_again_from_a_finished_models_weig
         check(GroupConfig, {"weights": "weights.pth"}, "groups")
 
 
-def test_refined_probabilities_mix_a_pixels_own_with_its_groups_mean():
+def test_refined_logits_mix_a_pixels_own_with_its_groups_mean():
     torch.manual_seed(0)
     logits, groups = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
-    own = logits.softmax(1)
     for weight in (0.0, 0.3, 1.0):
-        found = refined(logits, groups, weight).softmax(1)
+        found = refined(logits, groups, weight)
         for image, y, x in itertools.product(range(2), range(4), range(4)):
-            mean = own[image][:, groups[image] == groups[image, y, x]].mean(1)
-            torch.testing.assert_close(found[image, :, y, x], torch.lerp(own[image, :, y, x], mean, weight))
+            mean = logits[image][:, groups[image] == groups[image, y, x]].mean(1)
+            torch.testing.assert_close(found[image, :, y, x], torch.lerp(logits[image, :, y, x], mean, weight))
 
 
 def test_group_means_do_not_depend_on_the_groups_numbers():

@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "semivl": DECODER | {"average": True},
     "unimatch": {},
     "unimatch_v2": HEAD,
+    "co_decomposition": {"regions": {"stages": 1}},
 }
 SIZES = ((1, 64, 64), (3, 65, 71), (1, 130, 90))
 READERS = {"onnx": read_onnx, "torch": read_torch}
@@ -40,7 +41,8 @@ def saved(folder: Path, method: str, **settings: Any) -> Path:
     """A bundle of random weights."""
     config = MethodConfig(name=method, settings=SETTINGS[method] | settings)
     vlm = tiny_vlm()
-    model = create(config).build(CLASSES, vlm, True)
+    chosen = create(config)
+    model = chosen.build(CLASSES, vlm, not chosen.reads_text)
     any_config = Config.model_construct(
         name="tiny", method=config, classes=CLASSES, evaluation=EvaluationConfig(window=96, stride=64)
     )
@@ -107,6 +109,7 @@ def test_every_method_is_tried_here() -> None:
     ("method", "settings"),
     [
         ("semivl", {}), ("semivl", {"text": "averages"}), ("unimatch", {}), ("unimatch", {"features": "clip"}),
+        ("co_decomposition", {}),
         ("unimatch_v2", {}), ("supervised", {"decoder": DECODER["decoder"] | {"canvas": 80}}),
     ],
 )  # fmt: skip

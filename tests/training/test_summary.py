@@ -29,7 +29,9 @@ def test_the_papers_experiment_shows_its_modules_rates_prompts_losses_and_memory
     assert weights < prediction < training
 
 
-@pytest.mark.parametrize("name", ["cityscapes-100", "voc-92-unimatch", "voc-92-unimatch-v2", "demo", "demo-supervised"])
+@pytest.mark.parametrize(
+    "name", ["cityscapes-100", "voc-92-unimatch", "voc-92-unimatch-v2", "demo", "demo-supervised", "scenes-code"]
+)
 def test_other_experiments_can_be_shown_too(name):
     text = as_comment(summary(load(name)))
     assert all(line.startswith("#") for line in text.splitlines())

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from semivl.cli import app
 from semivl.config import ClassDefinition, Classes, Config, EvaluationConfig, load
 from semivl.data.cache import ShardCache
 from semivl.data.decode import decode_mask
@@ -115,3 +117,18 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
     snapshot, cache = made(tmp_path / "one", [(1,), (1,)])
     with pytest.raises(TrainingError, match="TRAIN040"):
         transferability(experiment(steps=5), snapshot, cache, lambda _: None)
+
+
+def test_the_command_tells_progress_apart_from_json(own_home, monkeypatch):
+    shards = own_home / "cache" / "shards"
+    shards.mkdir(parents=True)
+    snapshot, _ = made(shards, [(1,), (2,)])
+    monkeypatch.setattr("semivl.data.store.open_store", lambda: None)
+    monkeypatch.setattr("semivl.data.snapshot.read", lambda *_: snapshot)
+    settings = ["-s", "train.steps=3", "-s", "train.crop=48", "-s", "train.short_side=48", "-s", "train.batch=1"]
+    done = CliRunner().invoke(app, ["transferability", "scenes-transfer", "--json", "--images", "1", *settings])
+    assert done.exit_code == 0, done.output
+    found = Transferability.model_validate_json(done.stdout)
+    assert set(found.iou) == {"red", "green"} and "without red: 1 masks to learn from, 1 with it" in done.stderr
+    table = CliRunner().invoke(app, ["transferability", "scenes-transfer", "--images", "1", *settings]).stdout
+    assert "foreground IoU" in table and f"mean {found.mean:.1f}, spread {found.spread:.1f}, 2 steps each" in table

@@ -19,8 +19,8 @@ from semivl.nets.label_net import LabelNet
 class ActivationSettings(Record):
     """Where activation maps come from."""
 
-    source: Literal["classifier", "vlm"] = Field(
-        "classifier", description="a classifier that learns from the tags, or dense cosines of the guide (guidance.vlm)"
+    source: Literal["classifier", "guide"] = Field(
+        "classifier", description="a classifier that learns from the tags, or what the guide (guidance) says of pixels"
     )
     scales: tuple[PositiveFloat, ...] = Field(
         (0.5, 1.0, 1.5, 2.0), min_length=1, description="sizes at which the classifier sees a crop; the mean is taken"
@@ -30,8 +30,8 @@ class ActivationSettings(Record):
         0.1, ge=0, description="weight, to the classifier, of a class that tags do not tell of, taken as absent"
     )
     likely: float = Field(0.1, ge=0, le=1, description="probability in the crop below which a tag does not count there")
-    scale: float = Field(100.0, gt=0, description="vlm: factor on cosines before the softmax")
-    text: Literal["definitions", "names"] = Field("definitions", description="vlm: what stands for a class")
+    scale: float = Field(100.0, gt=0, description="guide: factor on its cosines before the softmax")
+    text: Literal["definitions", "names"] = Field("definitions", description="guide: what stands for a class")
 
 
 class Activation(NamedTuple):

@@ -1,7 +1,7 @@
 """Dense guidance: what another model says of unlabelled pixels (SemiVL, 3.4; spec 2.6).
 
 The paper's guide is the frozen vision-language model by itself. A finished model of any method may stand in its place,
-such as one that learned from captions alone: see `guidance.model` and docs/teachers.md.
+such as one that learned from captions alone: see `guidance.model` and docs/methods.md.
 """
 
 from typing import Literal
@@ -106,9 +106,9 @@ def language_guide(guide: Guide | None, who: str) -> DenseVLM | None:
     """The guide of a method that can only be guided by a vision-language model.
 
     Raises:
-        ConfigError: CONF027, it is a finished model.
+        ConfigError: CONF029, it is a finished model.
     """
     if guide is None or isinstance(guide, DenseVLM):
         return guide
     what = f"guidance.model names a finished model, and {who} takes a vision-language model."
-    raise ConfigError("CONF027", what, "Leave it empty, and name the guide in guidance.vlm.")
+    raise ConfigError("CONF029", what, "Leave it empty, and name the guide in guidance.vlm.")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from semivl.config import IGNORE, Record
 from semivl.data.stream import Labelled, Unlabelled
+from semivl.data.tags import THERE
 from semivl.methods import Losses, as_float
 from semivl.methods.parts import activation
 from semivl.methods.parts.activation import Activation, ActivationSettings
@@ -83,7 +84,7 @@ def labelled_by(
 ) -> Labelling:
     """Labels of crops that have tags; their masks, if there are any, are nowhere in what this is given."""
     assert unlabelled.tags is not None
-    images, tagged, how = as_float(unlabelled.images), unlabelled.tags == 1, settings.activation
+    images, tagged, how = as_float(unlabelled.images), unlabelled.tags == THERE, settings.activation
     objects = net.objects(net.maps(images))
     foreground = objects.probability(mask_size(images))
     if how.source == "classifier":

@@ -1,10 +1,11 @@
-"""Losses of the label net and of tags (spec transfer.md, 2.2, 2.3 and 3.3). Tags: 1 there, 0 not there, -1 not told."""
+"""Losses of the label net and of tags (spec transfer.md, 2.2, 2.3 and 3.3)."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.config import IGNORE
+from semivl.data.tags import ABSENT, THERE, UNKNOWN
 
 
 def object_target(masks: Tensor, background: int) -> Tensor:
@@ -26,7 +27,7 @@ def doubtful(
     """
     if tags is None:
         return torch.zeros_like(masks, dtype=torch.bool)
-    undrawn = ((tags == 1) & ~drawn).any(1)
+    undrawn = ((tags == THERE) & ~drawn).any(1)
     return undrawn[:, None, None] & (masks == background) & (foreground > low)
 
 
@@ -51,9 +52,9 @@ def crop_tags(masks: Tensor, tags: Tensor | None, drawn: Tensor) -> Tensor:
     """(B, N) int8 tags of crops with masks: masks tell of the classes that they show, tags of the others."""
     classes = torch.arange(len(drawn), device=masks.device)
     shown = (masks.flatten(1)[:, None] == classes[:, None]).any(2)
-    told = torch.full_like(shown, -1, dtype=torch.int8) if tags is None else tags
-    told = torch.where(drawn, 0, told)
-    return torch.where(shown, 1, told).to(torch.int8)
+    told = torch.full_like(shown, UNKNOWN, dtype=torch.int8) if tags is None else tags
+    told = torch.where(drawn, ABSENT, told)
+    return torch.where(shown, THERE, told).to(torch.int8)
 
 
 def tag_loss(logits: Tensor, tags: Tensor, background: int, untold: float = 0.0) -> Tensor:
@@ -61,9 +62,9 @@ def tag_loss(logits: Tensor, tags: Tensor, background: int, untold: float = 0.0)
 
     A class that they do not tell of is taken as absent, with the weight `untold`.
     """
-    weight = torch.where(tags == -1, untold, 1.0)
+    weight = torch.where(tags == UNKNOWN, untold, 1.0)
     weight[:, background] = 0
-    each = F.binary_cross_entropy_with_logits(logits.float(), (tags == 1).float(), reduction="none")
+    each = F.binary_cross_entropy_with_logits(logits.float(), (tags == THERE).float(), reduction="none")
     return (each * weight).sum() / weight.sum().clamp(min=1e-6)
 
 

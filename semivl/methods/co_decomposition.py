@@ -1,0 +1,199 @@
+"""CoDe: image-text co-decomposition (Wu et al., CVPR 2024; spec code.md), from images and captions alone.
+
+Of each caption a few nouns are taken. For each, the image segmenter makes a mask of the image and the text segmenter a
+share of every token; what they leave of image and caption, the rest filled by learned prompts, is read by the frozen
+vision-language model, and region, words and noun are drawn together against those of other items. The frozen model
+keeps the nouns where it had them, and priors on area and smoothness keep the masks in shape.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semivl.config import Classes, Record
+from semivl.data.stream import Batches, Captioned, Pools
+from semivl.language.nouns import NOT_VISUAL
+from semivl.language.templates import IMAGENET
+from semivl.language.tower import TextTower
+from semivl.methods import Guide, Losses, Method, as_float
+from semivl.methods.parts import contrast, noun_survey, regions
+from semivl.methods.parts.caption_nouns import IGNORED, Read, read_captions, token_labels
+from semivl.methods.parts.code_model import CoDeModel, InferenceSettings, Learner
+from semivl.methods.parts.highlight import hard_masks, highlighted_images, highlighted_words
+from semivl.nets.region_segmenter import RegionShape
+from semivl.nets.vlm import DenseVLM
+from semivl.nets.word_segmenter import WordShape
+
+
+class Weights(Record):
+    """Of the losses; the defaults are those of the released configuration."""
+
+    feature: float = Field(0.1, ge=0, description="features under a mask against nouns")
+    image: float = Field(0.1, ge=0, description="highlighted images against nouns")
+    word: float = Field(0.5, ge=0, description="highlighted images against highlighted captions")
+    tokens: float = Field(1.0, ge=0, description="the caption's tokens sorted to its nouns")
+    kept: float = Field(8.0, ge=0, description="nouns in the learned context near their frozen embeddings")
+    smooth_features: float = Field(1.0, ge=0, description="total variation of the features")
+    smooth_masks: float = Field(1.0, ge=0, description="total variation of the masks")
+    positive_area: float = Field(0.5, ge=0, description="area of nouns' masks on their own images")
+    negative_area: float = Field(0.05, ge=0, description="area of nouns' masks on other images")
+
+
+class CoDecomposition(Method):
+    """Masks for any noun, learned from captions."""
+
+    needs = frozenset({"caption"})
+    reads_text = True
+
+    class Settings(Method.Settings):
+        nouns: int = Field(2, ge=1, description="taken of each caption; captions with fewer teach nothing")
+        all_nouns: bool = Field(True, description="also nouns that name no region, such as photo and day, as published")
+        least_captions: int = Field(64, ge=1, description="images with a usable caption that a training needs")
+        negatives: contrast.Negatives = Field(
+            "other_nouns",
+            description="what an item is told from: all other items, as published; those with another noun; or, for "
+            "whole images, those whose caption lacks the noun",
+        )
+        context: int = Field(16, ge=1, description="learned vectors before a noun")
+        prompt_side: int = Field(224, ge=1, description="side of the learned image that fills what is not highlighted")
+        templates: tuple[str, ...] = Field(
+            IMAGENET, description="the frozen embedding of a noun is that in one of these, drawn anew each time"
+        )
+        adapted_from: float = Field(0.6, ge=0, le=1, description="share of the training that leaves the last block be")
+        area: float = Field(0.25, ge=0, le=1, description="share of an image that a noun is expected to fill")
+        weights: Weights = Weights()  # pyright: ignore[reportCallIssue]
+        regions: RegionShape = RegionShape()  # pyright: ignore[reportCallIssue]
+        words: WordShape = WordShape()  # pyright: ignore[reportCallIssue]
+        inference: InferenceSettings = InferenceSettings()  # pyright: ignore[reportCallIssue]
+
+    settings: Settings
+
+    def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
+        s = self.settings
+        model = CoDeModel(classes, vlm, s.regions, s.inference)
+        if training:
+            tower = vlm.required_language("method co_decomposition")
+            model.learn_with(tower, Learner(tower, s.context, s.words, s.prompt_side))
+        return model
+
+    def survey(self, pools: Pools, classes: Classes) -> list[str]:
+        s = self.settings
+        return noun_survey.survey(pools.captioned, classes, s.nouns, s.least_captions, self._left_out)
+
+    def finish(self, model: nn.Module) -> None:
+        assert isinstance(model, CoDeModel)
+        model.bake()
+
+    def describe(self) -> dict[str, str]:
+        s, w = self.settings, self.settings.weights
+        return {
+            "feature": f"{w.feature} x InfoNCE of features under a noun's mask and nouns; negatives: {s.negatives}",
+            "image": f"{w.image} x InfoNCE of highlighted images and nouns",
+            "word": f"{w.word} x InfoNCE of highlighted images and highlighted captions",
+            "tokens": f"{w.tokens} x cross-entropy of the captions' nouns",
+            "kept": f"{w.kept} x (1 - cosine of nouns in the learned context and frozen)",
+            "smooth": f"{w.smooth_features} x total variation of features + {w.smooth_masks} x of masks",
+            "area": f"{w.positive_area} x |area - {s.area}| of own masks + {w.negative_area} x area of others'",
+        }
+
+    def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
+        assert isinstance(model, CoDeModel) and batches.captioned is not None
+        captioned = batches.captioned
+        read = read_captions(captioned.captions, self.settings.nouns, self._left_out)
+        if not read.rows:
+            return {"total": 0 * sum(p.sum() for p in model.parameters() if p.requires_grad)}  # pyright: ignore
+        nouns = model.learner.context(model.teacher, [noun.word for noun in read.items])
+        found, highlighted = self._of_images(model, captioned, read, nouns, progress)
+        found |= self._of_words(model, read, nouns, highlighted)
+        found["kept"] = 1 - (nouns * self._frozen(model.teacher, read)).sum(1).mean()
+        w = self.settings.weights
+        total = torch.stack([getattr(w, name) * found[name] for name in Weights.model_fields]).sum()
+        told = {name: value.detach() for name, value in found.items()}
+        return {"total": total, **told, "usable": nouns.new_tensor(len(read.rows) / len(captioned.captions))}
+
+    @property
+    def _left_out(self) -> frozenset[str]:
+        return frozenset() if self.settings.all_nouns else NOT_VISUAL
+
+    def _of_images(
+        self, model: CoDeModel, captioned: Captioned, read: Read, nouns: Tensor, progress: float
+    ) -> tuple[Losses, Tensor]:
+        """The losses on masks of the nouns (M, D), and the embeddings (M, D) of the images that they highlight."""
+        rows = torch.tensor(read.rows, device=nouns.device)
+        images, ignored = as_float(captioned.images[rows]), captioned.ignored[rows]
+        features = self._features(model, images, progress)
+        cosines = model.regions.cosines(features, nouns)
+        logits = model.regions.logits(cosines)
+        valid = F.interpolate((~ignored).float()[:, None], size=logits.shape[-2:], mode="area")
+        masks = logits.sigmoid() * valid
+        others, elsewhere = self._negatives(read, nouns.device)
+
+        kept = hard_masks(regions.own_masks(logits)) * regions.own_masks(valid.expand_as(logits)).round()
+        shown = highlighted_images(
+            model.encoder, images.repeat(self.settings.nouns, 1, 1, 1), kept, model.learner.image_prompt
+        )
+        highlighted = model.encoder.whole(shown)
+        areas = regions.of_items(regions.shares(masks, valid))
+        pooled = regions.of_items(regions.pooled_cosines(cosines, masks))
+        area = areas.diagonal().mean()
+        return {
+            "feature": model.learner.feature_contrast(pooled, elsewhere),
+            "image": model.learner.image_contrast(highlighted @ nouns.T, others),
+            "smooth_features": regions.total_variation(features),
+            "smooth_masks": regions.total_variation(masks),
+            "positive_area": (area - self.settings.area).abs(),
+            "negative_area": regions.mean_of(areas, elsewhere),
+            "area": area,
+        }, highlighted
+
+    def _features(self, model: CoDeModel, images: Tensor, progress: float) -> Tensor:
+        """Dense features; in the first phase the gradient ends before the copied block."""
+        with torch.no_grad():
+            tokens, grid = model.encoder.before_last(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.settings.adapted_from):
+            backbone = model.regions.backbone(tokens, grid)
+        return model.regions.features(backbone)
+
+    def _of_words(self, model: CoDeModel, read: Read, nouns: Tensor, highlighted: Tensor) -> Losses:
+        """The losses on the captions' tokens, and of what they highlight against the images' (M, D)."""
+        tower, learner, count = model.teacher, model.learner, self.settings.nouns
+        tokens = tower.tokens(read.captions)
+        spoken = tower.spoken(tokens)
+        with torch.no_grad():
+            embedded = tower.embedded(tokens)
+            hidden = tower.hidden(embedded, tokens)
+        logits = learner.words.logits(learner.words.features(hidden, spoken), nouns.unflatten(0, (count, -1)))
+        labels = token_labels(tower, tokens, read)
+        each = torch.tensor([0.5, *[1.0] * count], device=logits.device)
+        shares = logits.softmax(1)[:, 1:].transpose(0, 1).flatten(0, 1)
+        kept = highlighted_words(embedded.repeat(count, 1, 1), shares, spoken.repeat(count, 1), learner.text_prompt)
+        again = tokens.repeat(count, 1)
+        said = F.normalize(tower.pooled(tower.hidden(kept, again), again).float(), dim=-1)
+        others, _ = self._negatives(read, nouns.device)
+        learned = labels != IGNORED
+        return {
+            "tokens": F.cross_entropy(logits, labels, weight=each, ignore_index=IGNORED),
+            "word": learner.word_contrast(highlighted @ said.T, others),
+            "words_right": regions.mean_of((logits.argmax(1) == labels).float(), learned),
+        }
+
+    @torch.no_grad()
+    def _frozen(self, tower: TextTower, read: Read) -> Tensor:
+        """(M, D): the frozen embedding of each noun in a template drawn for it."""
+        templates = self.settings.templates
+        drawn = torch.randint(len(templates), (len(read.items),)).tolist()
+        return tower.encode([templates[i].format(noun.word) for i, noun in zip(drawn, read.items, strict=True)])
+
+    def _negatives(self, read: Read, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(M, M) bool twice: the negatives of items with items, and of items' whole images with nouns."""
+        if self.settings.negatives == "all":
+            every = contrast.other_items(len(read.items), device)
+            return every, every
+        others = contrast.other_nouns(read.lemmas, device)
+        if self.settings.negatives == "other_nouns":
+            return others, others
+        return others, contrast.unmentioned(read.lemmas, read.mentioned, device)
+
+
+METHOD = CoDecomposition

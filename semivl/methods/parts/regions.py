@@ -1,0 +1,46 @@
+"""Losses on soft masks (B, M, h, w) of M nouns on B images (spec code.md, 4).
+
+Published code scores every noun on every image, the images repeated once for each of their N chosen nouns: M = N * B
+items. Repeated images have equal masks, so they are made once, and what is made of them is repeated here.
+"""
+
+import torch
+from torch import Tensor
+
+
+def of_items(per_image: Tensor) -> Tensor:
+    """(M, M) of (B, M): a row for each item, the rows of the images repeated noun by noun."""
+    count = per_image.shape[1]
+    return per_image.repeat(count // per_image.shape[0], 1)
+
+
+def own_masks(masks: Tensor) -> Tensor:
+    """(M, h, w) of (B, M, h, w): each noun's mask on the image that it was taken from."""
+    count = masks.shape[1]
+    places = torch.arange(count, device=masks.device)
+    return masks[places % masks.shape[0], places]
+
+
+def pooled_cosines(cosines: Tensor, masks: Tensor) -> Tensor:
+    """(B, M): the embedding of each image under each noun's mask, times that noun's embedding.
+
+    The embedding is the masks' weighted mean of normalised features and is not normalised again, so that its product
+    with the noun is the weighted mean of their cosines (B, M, h, w).
+    """
+    return (cosines * masks).sum((2, 3)) / (masks.sum((2, 3)) + 1e-6)
+
+
+def shares(masks: Tensor, valid: Tensor) -> Tensor:
+    """(B, M): the share of an image's `valid` (B, 1, h, w) places that each mask takes."""
+    return masks.sum((2, 3)) / valid.sum((2, 3)).clamp(min=1e-6)
+
+
+def total_variation(maps: Tensor) -> Tensor:
+    """The mean difference of neighbours, across and down, of maps (B, C, h, w)."""
+    across, down = maps.diff(dim=3).abs().mean(), maps.diff(dim=2).abs().mean()
+    return across + down
+
+
+def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the values where `chosen` (bool) holds; 0 where it does nowhere."""
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)
