@@ -1,7 +1,7 @@
 """How fast an experiment trains: fed by its loader, by one batch kept in memory, and plain, with every switch off.
 
-    python -m benchmarks.throughput demo -s compute.threads=1                        # the scenes, on a CPU
-    python -m benchmarks.throughput voc-92 -s compute.use=gpu compute.precision=bf16 compute.compile=true
+    python -m benchmarks.throughput demo --set compute.threads=1        # the scenes, on a CPU
+    python -m benchmarks.throughput voc-92 --set compute.precision=bf16 compute.compile=true
 
 The snapshot is to be ingested before. Nothing is kept: neither checkpoints nor a run. The first quarter of the steps
 warms up; told is the median of the other three.
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiment")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("-s", "--set", nargs="*", default=[], help="settings, as compute.precision=bf16")
+    parser.add_argument("--set", nargs="*", default=[], help="settings, as compute.precision=bf16")
     chosen = parser.parse_args()
     quiet = {
         "steps": chosen.steps,

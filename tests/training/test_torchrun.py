@@ -64,16 +64,15 @@ def test_sigterm_leaves_a_checkpoint_of_the_group_and_nothing_else(store, tmp_pa
     given = small(ENDLESS, **TWO)
     with training(given, tmp_path) as process:
         wait_for_step(process, tmp_path, 3)
-        asked = time.monotonic()
+        asked = time.time()
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=60)[1]
-        seconds = time.monotonic() - asked
         assert nothing_left(process, 5)
     assert process.returncode == 75 and "TRAIN050" in words, words[-3000:]
     found = newest_whole(tmp_path)
-    assert found and step_of(found) >= max(losses(tmp_path)) and seconds < 30
+    assert found and step_of(found) >= max(losses(tmp_path))
+    assert 0 < found.stat().st_mtime - asked < 10
     assert f"{step_of(found)} steps are kept" in words
-    assert time.time() - found.stat().st_mtime < seconds + 5
 
 
 def test_ranks_end_with_the_process_that_launched_them(store, tmp_path):
