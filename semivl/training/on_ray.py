@@ -44,11 +44,14 @@ def train(job: Job, observer: Observer) -> Path:
     try:
         import ray
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         what = "compute.launch is ray, but Ray is not installed."
         raise ConfigError("CONF070", what, "`pip install 'semivl[ray]'`, or use compute torchrun.") from error
     with _connected(job.config.compute), sigterm() as asked, ThreadPoolExecutor(1) as fitting:
-        told, stop = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # on this node, whose death ends the training anyhow
+        told, stop = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
         fitted = fitting.submit(_trainer(job, told, stop, ray.cluster_resources()).fit)
         try:
             fault = _watch(fitted, told, observer, asked, stop)

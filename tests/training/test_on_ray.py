@@ -14,7 +14,7 @@ from semivl.training.launch import train
 from semivl.training.observe import Unobserved
 from tests.training.launches import small
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STEPS = 40
 
 

@@ -12,7 +12,7 @@ import pytest
 from semivl.training.checkpoint import newest_whole, step_of
 from tests.training.launches import family, losses, small, training, wait_for_step
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ENDLESS = 1_000_000
 TWO = {"launch": "torchrun", "processes": 2}
 
