@@ -29,6 +29,8 @@ from semivl.training.stopping import PREEMPTED, sigterm
 log = logging.getLogger(__name__)
 _MARK = "SEMIVL_LAUNCH"
 """environment variable that tells the processes of a launch from all others"""
+_MAY_PASS = {"TRAIN051", "TRAIN052"}
+"""codes of processes that hung or died, which may go well another time"""
 _POLL = 0.1
 _GRACE = 25.0
 """seconds for the ranks to end by themselves; Prefect kills who has not ended 30 seconds after a cancel"""
@@ -42,15 +44,13 @@ def train(job: Job, observer: Observer) -> Path:
     Raises:
         TrainingError: TRAIN051 they hung, TRAIN052 one died; what `trainer.train` raises in one of them.
     """
-    for attempt in range(job.config.compute.restarts + 1):
-        with tempfile.TemporaryDirectory(prefix="semivl-ranks-") as folder:
-            fault = _attempt(job, observer, Path(folder))
-        if fault is None:
-            return job.folder / "model"
-        if fault.code not in ("TRAIN051", "TRAIN052") or attempt == job.config.compute.restarts:
+    left = job.config.compute.restarts
+    while fault := _attempt(job, observer):
+        if fault.code not in _MAY_PASS or not left:
             raise fault
+        left -= 1
         log.warning("%s Started again from the last checkpoint.", fault)
-    raise AssertionError
+    return job.folder / "model"
 
 
 def processes(config: ComputeConfig) -> int:
@@ -58,8 +58,13 @@ def processes(config: ComputeConfig) -> int:
     return max(1, torch.cuda.device_count()) if config.processes == "auto" else config.processes
 
 
-def _attempt(job: Job, observer: Observer, folder: Path) -> SemivlError | None:
+def _attempt(job: Job, observer: Observer) -> SemivlError | None:
     """Runs the ranks to their end; the fault that ended them, None where they are done."""
+    with tempfile.TemporaryDirectory(prefix="semivl-ranks-") as folder:
+        return _run(job, observer, Path(folder))
+
+
+def _run(job: Job, observer: Observer, folder: Path) -> SemivlError | None:
     (folder / JOB).write_text(job.model_dump_json())
     forget_hung(job.folder)
     mark = uuid.uuid4().hex

@@ -49,7 +49,7 @@ def forget_checkpoints(store) -> None:
         store.delete(key)
 
 
-def test_two_processes_learn_what_one_does_and_go_on_for_each_other(store, tmp_path):
+def test_two_processes_learn_what_one_does(store, tmp_path):
     given = small(8, "demo", **TWO)
     two, one = tmp_path / "two", tmp_path / "one"
     for folder, parameters in ((two, given), (one, alone(given))):
