@@ -2,7 +2,8 @@
 
     python -m benchmarks.spatial_grouping                              # scenes and the tiny CLIP, nothing learned
     python -m benchmarks.spatial_grouping --adapt --seeds 3            # and adapted by captions
-    python -m benchmarks.spatial_grouping --photos FOLDER --vlm NAME   # voc2012-subset in FOLDER, class names alone
+    python -m benchmarks.spatial_grouping --photos FOLDER              # voc2012-subset in FOLDER, class names alone
+    python -m benchmarks.spatial_grouping --photos FOLDER --vlm photos-spoken --groups-by photos-aligned
 
 IoU in points over all pixels; `inside` is the share of object pixels that are named right among the objects. Nothing is
 chosen on what is printed but where docs/spatial-grouping.md says so.
@@ -73,16 +74,12 @@ class Photos(NamedTuple):
         return len(self.config.classes)
 
     @property
-    def naming(self) -> Any:
-        return self.method.settings.naming
+    def settings(self) -> Any:
+        return create(self.config.method).settings
 
     @property
     def groups(self) -> GroupConfig:
-        return self.method.settings.groups
-
-    @property
-    def method(self) -> Any:
-        return create(self.config.method)
+        return self.settings.groups
 
 
 class Counted:
@@ -177,7 +174,7 @@ def dense_logits(photos: Photos) -> list[Tensor]:
     for image in photos.images:
         cosines = concept_cosines(encoder(image), text.phrases, text.phrase_class, photos.classes)
         cosines = F.interpolate(cosines, size=_size(image), mode="bilinear", align_corners=False)
-        found.append(photos.naming.scale * cosines)
+        found.append(photos.settings.naming.scale * cosines)
     return found
 
 
@@ -194,14 +191,10 @@ def region_rows(photos: Photos, maps: list[Tensor], readings: Iterable[RegionSet
     """Regions by each reading: group scores alone, and mixed with the dense map as the method does."""
     rows = []
     for reading in readings:
-        with_share = []
-        for share in (0.0, photos.naming.dense):
-            settings = photos.method.settings.model_dump()
-            settings |= {"regions": reading.model_dump(), "adapt": None}
-            settings["naming"]["dense"] = share
-            with_share.append(named(photos, photos.vlm, settings, maps))
-        row = {"named by": named_reading(reading)}
-        rows.append(row | with_share[0].row() | {f"{k} mixed": v for k, v in with_share[1].row().items()})
+        settings = photos.config.method.settings | {"regions": reading.model_dump()}
+        alone, mixed = named(photos, photos.vlm, settings, maps)
+        row = {"named by": named_reading(reading)} | alone.row()
+        rows.append(row | {f"{name} mixed": value for name, value in mixed.row().items()})
         print(rows[-1], flush=True)
     return rows
 
@@ -211,14 +204,18 @@ def named_reading(reading: RegionSettings) -> str:
     return f"{reading.how}, {reading.by}, {tail}"
 
 
-def named(photos: Photos, vlm: DenseVLM, settings: dict[str, Any], maps: list[Tensor]) -> Counted:
-    """What the method with these settings reaches, given the groups."""
-    method = create(MethodConfig(name="spatial_grouping", settings=settings))
-    model = method.build(photos.config.classes, vlm, training=False).eval()
+def named(photos: Photos, vlm: DenseVLM, settings: dict[str, Any], maps: list[Tensor]) -> tuple[Counted, Counted]:
+    """What the method reaches given the groups: by their scores alone, and mixed with the dense map."""
+    model = create(MethodConfig(name="spatial_grouping", settings=settings)).build(photos.config.classes, vlm, False)
+    model.eval()
     assert isinstance(model, Recogniser)
-    counted = Counted(photos.classes)
+    namings = [model.naming.model_copy(update={"dense": share}) for share in (0.0, model.naming.dense)]
+    counted = (Counted(photos.classes), Counted(photos.classes))
     for image, groups, mask in zip(photos.images, maps, photos.masks, strict=True):
-        counted.add_logits(model.scored(image, groups[None])[0], mask)
+        reading = model.read(image, groups[None])
+        for naming, found in zip(namings, counted, strict=True):
+            model.naming = naming
+            found.add_logits(model.logits(image, groups[None], reading)[0], mask)
     return counted
 
 
@@ -294,21 +291,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="folder with voc2012-subset, in place of the scenes")
     parser.add_argument("--vlm", default="photos-distilled", help="of the photos")
+    parser.add_argument("--groups-by", help="model whose keys group, in place of the photos' own: a guide has none")
     parser.add_argument("--every", type=int, default=1, help="of the photos, only each so manieth")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
         photos = voc_photos(options.photos, options.vlm, options.every) if options.photos else scenes(options.scenes)
-        encoder = photos.vlm.encoder.eval()
+        encoder = photos.vlm.encoder
+        if options.groups_by:
+            encoder = load_vlm(named_vlm(options.groups_by), photos.config.classes, photos.config.train.crop).encoder
+        encoder.eval()
         assert isinstance(encoder, DenseEncoder)
         show_table(bounds(photos, groupings(photos, encoder)), f"what groups allow, {len(photos.images)} photos")
         maps = [group_maps(encoder, image, photos.groups)[0] for image in photos.images]
+        rows = dense_rows(photos, maps)
+        if not options.groups_by:
+            rows += region_rows(photos, maps, READINGS + (PAINTED if options.painted else ()))
+        show_table(rows, "named with class names alone")
         if not options.photos:
             show_table(speed(photos), "12 groups")
-        rows = dense_rows(photos, maps) + region_rows(photos, maps, READINGS)
-        if options.painted:
-            rows += region_rows(photos, maps, PAINTED)
-        show_table(rows, "named with class names alone")
     if options.adapt:
         adaptation(photos, maps, options)
 
@@ -320,14 +321,14 @@ def adaptation(photos: Photos, maps: list[Tensor], options: argparse.Namespace) 
     assert isinstance(encoder, DenseEncoder)
     with torch.no_grad():
         data = captioned(options.captioned, encoder, photos.groups)
-    before = named(photos, photos.vlm, photos.config.method.settings, maps).row()
+    before = named(photos, photos.vlm, photos.config.method.settings, maps)[1].row()
     rows = [{"adapted": "no", "seed": "-"} | before]
     for name, change in ADAPTED.items():
         for seed in range(options.seeds):
             train = config.train.model_copy(update={"seed": seed, "steps": options.steps})
             vlm = adapted(photos, data, config.method.settings["adapt"] | change, train)
             with torch.no_grad():
-                found = named(photos, vlm, photos.config.method.settings, maps).row()
+                found = named(photos, vlm, photos.config.method.settings, maps)[1].row()
             rows.append({"adapted": name, "seed": str(seed)} | found)
             print(rows[-1], flush=True)
     show_table(rows, f"adapted by {options.captioned} captioned scenes, {options.steps} steps")

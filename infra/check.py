@@ -50,6 +50,8 @@ def dockerfile() -> Iterator[Result]:
 
 def compose(folder: Path) -> Iterator[Result]:
     """`compose config` with settings made for this, and that it refuses without them."""
+    for path in ("compose.yaml", "compose.tls.yaml"):
+        yield judged(f"{path}, by compose-lint", [BIN / "compose-lint", "--fail-on", "high", INFRA / "compose" / path])
     command = compose_command()
     if command is None:
         yield Result(
@@ -76,7 +78,7 @@ def kubernetes(folder: Path) -> Iterator[Result]:
         yield Result("Kubernetes' manifests", "NOT RUN", "kubectl is not here, which renders them")
         return
     copy = folder / "infra"
-    shutil.copytree(INFRA, copy, ignore=shutil.ignore_patterns("*.env", "s3.json"))
+    shutil.copytree(INFRA, copy, ignore=shutil.ignore_patterns("*.env"))
     shutil.copy(INFRA / "kubernetes" / "base" / "settings.env", copy / "kubernetes" / "base")
     local = copy / LOCAL.relative_to(INFRA)
     subprocess.run([sys.executable, local / "make_secrets.py"], check=True, stdout=subprocess.DEVNULL)

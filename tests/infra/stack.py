@@ -81,14 +81,11 @@ class Stack:
     done: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.config = compose.read()
-        self.services = self.config["services"]
+        self.services = compose.read()["services"]
         first = free_s3_port()
         self.ports = {"8333": first, "9333": first + 1, "8081": first + 2, "8888": first + 3}
         self.ports |= {port: free_port() for port in ("5432", "5000", "4200")}
         self.own_ports = {name: free_port() for name in self.services}
-        for name, content in self.config["configs"].items():
-            self._config(name).write_text(compose.interpolated(content["content"], self.settings))
 
     def up(self, *names: str) -> None:
         """Starts these and what they depend on, each when what it waits for is healthy or has ended well."""
@@ -166,9 +163,8 @@ class Stack:
             time.sleep(0.5)
 
     def _command(self, name: str) -> list[str]:
-        given = self._translated(name, self.services[name]["command"])
-        if name == "s3":
-            return [str(tool("weed")), *given]
+        service = self.services[name]
+        given = self._translated(name, [*service.get("entrypoint", ()), *service["command"]])
         if name == "postgres":
             where = ["-D", str(self._data()), "-k", str(self._data().parent), "-c", "listen_addresses=127.0.0.1"]
             return [*unprivileged(), *given, *where]
@@ -202,8 +198,6 @@ class Stack:
                 found[target] = (compose.FOLDER / source).resolve()
             else:
                 found[target] = self.folder / "volumes" / source
-        for one in self.services[name].get("configs", ()):
-            found[one["target"]] = self._config(one["source"])
         for one in self.services[name].get("tmpfs", ()):
             target = one.split(":")[0]
             found[target] = self.folder / "tmpfs" / name / target.strip("/").replace("/", "-")
@@ -215,9 +209,6 @@ class Stack:
     def _workdir(self, name: str) -> Path:
         """As the images have it: the checkout for what runs flows, a place to write for the rest."""
         return ROOT if "worker" in self.services[name]["image"] else self.folder
-
-    def _config(self, name: str) -> Path:
-        return self.folder / f"{name}.config"
 
     def _data(self) -> Path:
         return self.folder / "volumes" / "postgres" / "data"

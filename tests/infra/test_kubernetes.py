@@ -129,6 +129,7 @@ def test_servers_start_as_compose_starts_them() -> None:
         ("worker", "StatefulSet"),
     ):
         assert here[f"{kind}/{name}"]["args"] == services[name]["command"]
+    assert here["StatefulSet/s3"]["command"] == services["s3"]["entrypoint"]
     assert here["Job/deploy"]["args"] == services["deploy"]["command"]
     assert here["StatefulSet/postgres"]["image"] == services["postgres"]["image"]
 

@@ -123,28 +123,6 @@ def test_each_database_opens_to_its_own_service_alone(stack: Stack) -> None:
         query(wrong, "mlflow", "mlflow", "select 1")
 
 
-def test_each_pair_of_s3_keys_opens_its_own_bucket_alone(stack: Stack) -> None:
-    import boto3
-    from botocore.exceptions import ClientError
-
-    def s3(user: str):
-        keys = {"aws_access_key_id": stack.settings[f"S3_{user}_KEY"]}
-        keys["aws_secret_access_key"] = stack.settings[f"S3_{user}_SECRET"]
-        return boto3.client("s3", endpoint_url=stack.address("http", "8333"), region_name="us-east-1", **keys)
-
-    worker, mlflow = s3("WORKER"), s3("MLFLOW")
-    for own, client_, other in (("semivl", worker, "semivl-artifacts"), ("semivl-artifacts", mlflow, "semivl")):
-        client_.put_object(Bucket=own, Key="probe", Body=b"x")
-        client_.delete_object(Bucket=own, Key="probe")
-        for refused in (
-            lambda c=client_, b=other: c.put_object(Bucket=b, Key="probe", Body=b"x"),
-            lambda c=client_, b=other: c.list_objects_v2(Bucket=b),
-            lambda c=client_: c.create_bucket(Bucket="one-more"),
-        ):
-            with pytest.raises(ClientError, match="AccessDenied"):
-                refused()
-
-
 def test_no_secret_stands_in_a_log(stack: Stack) -> None:
     secrets = [value for name, value in stack.settings.items() if name.endswith(("_PASSWORD", "_SECRET"))]
     assert len(secrets) == 7

@@ -115,11 +115,11 @@ class Recogniser(nn.Module):
         return read(self.encoder, images, groups, self.groups.count, self.regions)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.scored(images, self.group(images))
+        groups = self.group(images)
+        return self.logits(images, groups, self.read(images, groups))
 
-    def scored(self, images: Tensor, groups: Tensor) -> Tensor:
-        """Logits (B, N, H, W) of images whose groups (B, H, W) are known."""
-        reading = self.read(images, groups)
+    def logits(self, images: Tensor, groups: Tensor, reading: Reading) -> Tensor:
+        """(B, N, H, W) of images whose groups (B, H, W) were read."""
         share, size = self.naming.dense, images.shape[-2:]
         named = self._probabilities(self._cosines(reading.regions).transpose(1, 2))
         scores = (1 - share) * of_groups(named, groups)
