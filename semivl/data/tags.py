@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semivl.config import Classes
+from semivl.data.mask_ids import BACKGROUND as BACKGROUND
 from semivl.data.sample import Row
 
-BACKGROUND = "background"
 THERE, ABSENT, UNKNOWN = 1, 0, -1
 
 

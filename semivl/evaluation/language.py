@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Classes, Record
+from semivl.data.tags import BACKGROUND
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import confusion, iou_points
 from semivl.nets.encoder import Features
@@ -142,7 +143,7 @@ class _Counted:
 
     def __init__(self, classes: Classes, scales: tuple[float, ...]) -> None:
         self.classes, self.scales = classes, scales
-        self.foreground = torch.tensor([name != "background" for name in classes.names])
+        self.foreground = torch.tensor([name != BACKGROUND for name in classes.names])
         self.images, self.pixels = 0, 0
         self.objects, self.objects_right = 0, 0
         self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import ClassDefinition, Classes, Record
+from semivl.data.tags import BACKGROUND
 from semivl.language.templates import ENSEMBLE, Template
 from semivl.language.tower import TextTower
 from semivl.methods.parts.contrast import Contrast
@@ -23,7 +24,6 @@ from semivl.nets.region_segmenter import RegionSegmenter, RegionShape
 from semivl.nets.vlm import DenseVLM
 from semivl.nets.word_segmenter import WordSegmenter, WordShape
 
-BACKGROUND = "background"
 LEAST = 1e-6
 """the smallest score, of which there is a logarithm"""
 

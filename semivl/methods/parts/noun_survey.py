@@ -4,9 +4,9 @@ from collections import Counter
 
 from semivl.config import ClassDefinition, Classes
 from semivl.data.samples import Samples
+from semivl.data.tags import BACKGROUND
 from semivl.errors import TrainingError
 from semivl.language.nouns import nouns
-from semivl.methods.parts.code_model import BACKGROUND
 
 MOST = 20_000
 """captioned images that are read, evenly chosen: nouns take a millisecond a caption"""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Classes, GroupConfig, Record
+from semivl.data.tags import BACKGROUND
 from semivl.errors import ConfigError
 from semivl.methods.parts.class_bank import bank, class_cosines, owners
 from semivl.nets.encoder import DenseEncoder
@@ -19,7 +20,6 @@ from semivl.nets.pamr import pamr
 from semivl.nets.regions import Reading, RegionSettings, read
 from semivl.nets.vlm import DenseVLM
 
-BACKGROUND = "background"
 _LEAST = 1e-6
 """probability that a class has at the least, whose logarithm can be averaged"""
 

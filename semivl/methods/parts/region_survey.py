@@ -2,10 +2,10 @@
 
 from semivl.config import Classes
 from semivl.data.samples import Samples
+from semivl.data.tags import BACKGROUND
 from semivl.errors import TrainingError
 from semivl.language.nouns import NOT_VISUAL, nouns
 from semivl.methods.parts.noun_survey import MOST, named
-from semivl.methods.parts.recogniser import BACKGROUND
 
 
 def survey(captioned: Samples, classes: Classes) -> list[str]:
