@@ -9,9 +9,12 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--extra local --extra ray --extra export --extra dev -o requirements.lock pyproject.toml
+	--extra local --extra ray --extra team --extra export --extra dev -o requirements.lock pyproject.toml
 
-.PHONY: help setup demo test test-slow test-browser lint format bench docs lock
+SERVER_LOCK := uv pip compile --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
+	-c requirements.lock -o infra/server.lock infra/server.in
+
+.PHONY: help setup demo test test-slow test-browser lint format bench docs lock infra-check
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -81,5 +84,11 @@ bench: setup ## the timed comparisons that the README's numbers come from
 docs: setup ## check that links lead somewhere and that every code is explained
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
-lock: setup ## remake requirements.lock from pyproject.toml
+infra-check: setup ## judge infra/ with checkov, kubernetes-validate, terraform and others, in an environment of their own
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .semivl/infra-tools
+	$(BIN)/uv pip install --quiet --python .semivl/infra-tools/bin/python -r infra/tools.txt
+	.semivl/infra-tools/bin/python infra/check.py
+
+lock: setup ## remake requirements.lock from pyproject.toml, and the servers' lock with the same versions
 	$(BIN)/$(LOCK)
+	$(BIN)/$(SERVER_LOCK)

@@ -26,6 +26,7 @@ from semivl.config import Config, MethodConfig, load
 from semivl.data.scenes_compose import Scene, scene
 from semivl.data.stream import Batches, Captioned
 from semivl.methods import Method, create
+from semivl.methods.co_decomposition import Weights
 from semivl.methods.parts.code_model import CoDeModel
 from semivl.nets.pamr import pamr
 from semivl.nets.vlm import DenseVLM, concept_cosines, load_vlm
@@ -35,9 +36,10 @@ SEED, SIDE, MENTIONED = 0, 128, 0.65
 COUNTS = {"unlabelled": 600, "labelled": 32, "evaluation": 120}
 CHUNK = 12
 VARIANTS: dict[str, dict[str, float]] = {
-    "image contrast": {"feature": 0.0, "word": 0.0, "tokens": 0.0},
-    "+ feature contrast": {"word": 0.0, "tokens": 0.0},
     "full": {},
+    "without words": {"word": 0.0, "tokens": 0.0},
+    "image contrast alone": {"feature": 0.0, "word": 0.0, "tokens": 0.0},
+    "released weights": Weights().model_dump(),  # pyright: ignore[reportCallIssue]
 }
 """weights that differ from the experiment's"""
 Scenes = list[Scene]
@@ -52,9 +54,9 @@ class Scored(NamedTuple):
     phrases: float
 
 
-def drawn(split: str) -> Scenes:
-    """The scenes of a split."""
-    return [scene(SEED, split, i, SIDE, mentioned=MENTIONED) for i in range(COUNTS[split])]
+def drawn(split: str, count: int) -> Scenes:
+    """The first scenes of a split."""
+    return [scene(SEED, split, i, SIDE, mentioned=MENTIONED) for i in range(count)]
 
 
 def batch_of(scenes: Sequence[Scene], side: int, random: np.random.Generator | None = None) -> Batches:
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    captioned, masked, evaluation = (drawn(split) for split in COUNTS)
+    captioned, masked, evaluation = (drawn(*of_split) for of_split in COUNTS.items())
     config, _ = experiment("full", 0)
     vlm = load_vlm(config.vlm, config.classes, SIDE, language=True)
     print("| map | background by a constant | by phrases |\n|---|---|---|")

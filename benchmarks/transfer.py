@@ -4,93 +4,63 @@
     python -m benchmarks.transfer --data voc --seeds 1     # SEMIVL_REAL_DATA holds voc2012-subset/
     python -m benchmarks.transfer --table                  # what is finished so far, as tables
 
-Half of the classes have masks (strong); the others are 255 in the masks and are only named by the tags of other
-photos (weak). The label net of a seed is learned once. Then every variant learns its model for the same steps, from
-the same crops: the second phase of a training, which is the same whatever came before it. Each finished run is a
-line of docs/results/transfer-DATA.jsonl; a run that has its line is not run again.
+Half of the classes have masks (strong); they are 255 in the masks of the others (weak), which tags of further photos
+name. The label net of a seed is learned once. Then every variant learns its model for the same steps, from the same
+crops: the second phase of a training, which is the same whatever came before it. Each finished run is a line of
+docs/results/transfer-DATA.jsonl; a run that has its line, by its seed and number of steps, is not run again.
 """
 
 import argparse
-import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from benchmarks.transfer_photos import Photos, Shown, scenes, voc
-from semivl.config import IGNORE, Classes, Config, EvaluationConfig, MethodConfig, load
-from semivl.data.stream import Batches, Unlabelled
-from semivl.evaluation.counting import confusion, iou_points
+from benchmarks.transfer_photos import Setting, Shown, scenes_setting, voc_setting
+from semivl.config import IGNORE, MethodConfig
+from semivl.data.stream import Batches
+from semivl.evaluation.by_strength import by_strength
+from semivl.evaluation.counting import by_name, confusion, iou_points, mean_iou
 from semivl.evaluation.window import segment
-from semivl.methods import Method, as_float, create
-from semivl.methods.parts.label_transfer import LabelTransferSettings, labelled_by
+from semivl.methods import Losses, Method, as_float, create
+from semivl.methods.parts.label_transfer import LabelTransferSettings, labelled_by, mask_size
+from semivl.methods.parts.losses import cross_entropy_sums, supervised_target
 from semivl.nets.label_net import LabelNet
 from semivl.nets.vlm import DenseVLM, load_vlm
-from semivl.settings import ROOT
+from semivl.settings import ROOT, home
 from semivl.training.step import build_optimizer, take_step
 
 RESULTS = ROOT / "docs" / "results"
+SETTINGS = {"scenes": scenes_setting, "voc": voc_setting}
+ACTIVATION = {"source": "activation", "low": 0.3, "high": 0.3}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "label net": {},
-    "activation maps": {"label_transfer": {"labels": {"source": "activation", "low": 0.3, "high": 0.3}}},
-    "tags only": {"weak_weight": 0.0, "tag_weight": 1.0},
-    "adversary": {"adversary": {"strong": 0.01, "weak": 0.01}},
     "all masks": {},
+    "label net": {},
+    "activation maps": {"label_transfer": {"labels": ACTIVATION}},
+    "tags only": {"weak_weight": 0.0, "tag_weight": 1.0},
+    "label net, adversary": {"adversary": {"strong": 0.01, "weak": 0.01}},
 }
 LABELS: dict[str, dict[str, Any]] = {
-    "activation > 0.3": {"source": "activation", "low": 0.3, "high": 0.3},
+    "activation > 0.3": ACTIVATION,
     "activation x foreground": {"source": "product", "low": 0.5, "high": 0.5},
     "+ self-diffusion": {"low": 0.5, "high": 0.5},
     "+ ignore band 0.3 to 0.7": {"low": 0.3, "high": 0.7},
 }
-LOOKED_AT = 150
-"""tagged photos whose labels are compared with their true masks"""
+LOOKED_AT = range(10_000, 10_030)
+"""steps, none of which a training takes, whose crops tell how good labels are"""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A data set divided into strong and weak classes."""
-
-    config: Config
-    names: tuple[str, ...]
-    weak: tuple[int, ...]
-    strong_photos: Photos
-    weak_photos: Photos
-    evaluation: Photos
-
-    def shown(self, seed: int) -> Shown:
-        """What a training of that seed sees."""
-        n, train = len(self.names), self.config.train.model_copy(update={"seed": seed})
-        hidden = self.strong_photos.hiding(self.weak)
-        return Shown(hidden, self.weak_photos, self.strong_photos.tags(n), self.weak_photos.tags(n), train)
-
-
-def scenes_setting(overrides: dict[str, Any]) -> Setting:
-    """300 scenes with masks of cat, duck, car and mushroom, and 600 with complete tags."""
-    config = load("scenes-transfer", overrides)
-    names = config.classes.names
-    weak = tuple(names.index(name) for name in ("fox", "hen", "truck", "umbrella"))
-    photos = (scenes("labelled", 300), scenes("unlabelled", 600), scenes("evaluation", 120))
-    return Setting(config, names, weak, *photos)
-
-
-SETTINGS = {"scenes": scenes_setting}
-
-
-def experiment(setting: Setting, variant: str) -> Method:
-    """The method of a variant."""
-    settings = setting.config.method.settings
-    if variant == "all masks":
-        kept = {name: settings[name] for name in ("decoder", "text", "trains") if name in settings}
-        return create(MethodConfig(name="supervised", settings=kept))
-    return create(MethodConfig(name="transfer", settings=merged(settings, VARIANTS[variant])))
+def experiment(setting: Setting, changes: dict[str, Any]) -> Method:
+    """Method transfer as the experiment sets it, with changes."""
+    return create(MethodConfig(name="transfer", settings=merged(setting.config.method.settings, changes)))
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -99,33 +69,60 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return settings | changes | both
 
 
-def first_phase(setting: Setting, seed: int, vlm: DenseVLM) -> nn.Module:
-    """The model of a training whose first phase is over."""
-    shown = setting.shown(seed)
+def phase_border(setting: Setting) -> int:
+    """The first step of the second phase."""
+    settings = experiment(setting, {}).settings
+    return int(np.ceil(settings.first_phase * setting.config.train.steps - 1e-9))
+
+
+def first_phase(setting: Setting, seed: int, vlm: DenseVLM, folder: Path) -> LabelNet:
+    """The label net after the first phase; it is kept in the folder."""
     torch.manual_seed(seed)
-    method = experiment(setting, "label net")
+    method = experiment(setting, {})
     model = method.build(setting.config.classes, vlm, True, vlm).train()
-    last = round(method.settings.first_phase * shown.config.steps)
-    learn(method, model, shown, 0, last)
+    net = model.get_submodule("learner.labels")
+    assert isinstance(net, LabelNet)
+    path = folder / f"label-net-{setting.config.train.steps}-{seed}.safetensors"
+    if path.is_file():
+        net.load_state_dict(load_file(path))
+        return net
+    learn(method, model, setting.shown(seed), 0, phase_border(setting))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, path)
+    return net
+
+
+def second_phase(setting: Setting, variant: str, seed: int, vlm: DenseVLM, net: LabelNet) -> nn.Module:
+    """The model of the variant after all steps."""
+    shown, start = setting.shown(seed), phase_border(setting)
+    torch.manual_seed(seed)
+    if variant == "all masks":
+        return of_all_masks(setting, shown, start, vlm)
+    method = experiment(setting, VARIANTS[variant])
+    model = method.build(setting.config.classes, vlm, True, vlm).train()
+    model.get_submodule("learner.labels").load_state_dict(net.state_dict())
+    learn(method, model, shown, start, shown.config.steps)
     return model
 
 
-def second_phase(setting: Setting, variant: str, seed: int, vlm: DenseVLM, first: nn.Module) -> Method:
-    """The method of the variant and its trained model."""
-    shown, method = setting.shown(seed), experiment(setting, variant)
-    if variant == "all masks":
-        n, double = len(setting.names), shown.config.model_copy(update={"batch": 2 * shown.config.batch})
-        both = Photos([*setting.strong_photos.images, *setting.weak_photos.images],
-                      [*setting.strong_photos.masks, *setting.weak_photos.masks])  # fmt: skip
-        shown = replace(shown, strong=both, strong_tags=both.tags(n), config=double)
-    torch.manual_seed(seed)
-    model = method.build(setting.config.classes, vlm, True, vlm).train()
-    learned = first.state_dict()
-    own = model.state_dict()
-    model.load_state_dict({k: learned[k] if k in learned and "discriminator" not in k else own[k] for k in own})
-    start = round(0.4 * shown.config.steps)
-    learn(method, model, shown, start, shown.config.steps)
-    return method, model
+class AllMasks(Method):
+    """The bound: a model of any method learns from true masks alone."""
+
+    def training_step(self, model: Any, batches: Batches, progress: float) -> Losses:
+        assert batches.labelled is not None
+        cells = model.cells(model.features(as_float(batches.labelled.images)))
+        [loss] = cross_entropy_sums(cells, [supervised_target(batches.labelled.masks)])
+        return {"total": loss}
+
+
+def of_all_masks(setting: Setting, shown: Shown, start: int, vlm: DenseVLM) -> nn.Module:
+    """The variants' network, learned from the true masks of all photos, as many crops a step."""
+    both = setting.strong_photos.and_(setting.weak_photos)
+    double = shown.config.model_copy(update={"batch": 2 * shown.config.batch})
+    shown = replace(shown, strong=both, strong_tags=both.tags(len(setting.names)), config=double)
+    model = experiment(setting, {}).build(setting.config.classes, vlm, False).train()
+    learn(AllMasks(None), model, shown, start, double.steps)
+    return model
 
 
 def learn(method: Method, model: nn.Module, shown: Shown, start: int, stop: int) -> None:
@@ -139,31 +136,116 @@ def learn(method: Method, model: nn.Module, shown: Shown, start: int, stop: int)
 
 
 @torch.no_grad()
-def foreground_iou(net: LabelNet, photos: Photos, classes: tuple[int, ...]) -> float:
-    """IoU in points of object against background, other classes' pixels left out, on photos that show the classes."""
-    both = either = 0
-    for image, mask in zip(photos.images, photos.masks, strict=True):
-        counted = np.isin(mask, (0, *classes))
-        truth = np.isin(mask, classes)
-        if not truth.any():
-            continue
-        planes = as_float(torch.from_numpy(image).permute(2, 0, 1)[None])
-        found = net.objects(net.maps(planes)).probability(mask.shape)[0].numpy() > 0.5
-        both += int((found & truth).sum())
-        either += int(((found | truth) & counted).sum())
-    return 100 * both / either
+def label_scores(net: LabelNet, setting: Setting, seed: int) -> dict[str, float]:
+    """On tagged crops: the foreground's IoU on either kind of class, and the mIoU of labels made in each way."""
+    shown, classes = setting.shown(seed), len(setting.names)
+    ways = {name: _transfer_settings(setting, labels) for name, labels in LABELS.items()}
+    counted = {name: np.zeros((classes, classes), np.int64) for name in ways}
+    weak = np.zeros(2), np.isin(np.arange(classes), setting.weak)
+    strong = np.zeros(2), ~weak[1] & (np.arange(classes) > 0)
+    for step in LOOKED_AT:
+        crops, truth = shown.step(step).unlabelled, shown.truth(step)
+        assert crops is not None
+        for name, settings in ways.items():
+            labels = labelled_by(net, None, crops, settings).labels
+            known = labels != IGNORE
+            counted[name] += confusion(truth[known], labels[known], classes).numpy()
+        planes = as_float(crops.images)
+        found = (net.objects(net.maps(planes)).probability(mask_size(truth)) > 0.5).numpy()
+        for total, kind in (weak, strong):
+            here = np.isin(truth, kind.nonzero()[0])
+            total += [(found & here).sum(), ((found | here) & (here | (truth.numpy() == 0))).sum()]
+    chosen = [0, *setting.weak]
+    scores = {name: float(np.nanmean(iou_points(matrix)[chosen])) for name, matrix in counted.items()}
+    foreground = {kind: 100 * total[0] / total[1] for kind, (total, _) in (("weak", weak), ("strong", strong))}
+    return {f"foreground, {kind} classes": float(value) for kind, value in foreground.items()} | scores
 
 
-@torch.no_grad()
-def label_scores(net: LabelNet, photos: Photos, tags: Tensor, settings: LabelTransferSettings) -> np.ndarray:
-    """(N,) IoU in points of the labels that are made of tagged photos, 255 left out."""
-    classes = tags.shape[1]
+def _transfer_settings(setting: Setting, labels: dict[str, Any]) -> LabelTransferSettings:
+    return experiment(setting, {"label_transfer": {"labels": labels}}).settings.label_transfer
+
+
+@torch.inference_mode()
+def model_scores(model: nn.Module, setting: Setting) -> dict[str, float | None]:
+    """mIoU on the evaluation photos: all, strong and weak classes, harmonic mean."""
+    model.eval()
+    classes, config = len(setting.names), setting.config.evaluation
     total = np.zeros((classes, classes), np.int64)
-    for place, (image, mask) in enumerate(zip(photos.images, photos.masks, strict=True)):
-        planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-        nothing = torch.zeros(1, *mask.shape, dtype=torch.bool)
-        shown = Unlabelled(planes, nothing, None, tags[place : place + 1])
-        labels = labelled_by(net, None, shown, settings).labels[0]
-        known = labels != IGNORE
-        total += confusion(torch.from_numpy(mask)[known], labels[known], classes).numpy()
-    return iou_points(total)
+    for image, mask in zip(setting.evaluation.images, setting.evaluation.masks, strict=True):
+        planes = as_float(torch.from_numpy(image).permute(2, 0, 1))
+        total += confusion(torch.from_numpy(mask), segment(model, planes, classes, config), classes).numpy()
+    iou = by_name(setting.names, iou_points(total))
+    apart = by_strength(iou, {setting.names[i] for i in setting.weak})
+    assert apart is not None
+    return {"all": mean_iou(total), "strong": apart.strong_miou, "weak": apart.weak_miou, "harmonic": apart.harmonic}
+
+
+def finished(path: Path, steps: int) -> list[dict[str, Any]]:
+    """The lines of the runs of so many steps that are done."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [line for line in lines if line["steps"] == steps]
+
+
+def show(lines: Sequence[dict[str, Any]]) -> None:
+    """Each figure of each run: the mean over seeds, and the standard deviation where there are several."""
+    for title, names in (("labels", ["labels"]), ("models", list(VARIANTS))):
+        of = [line for line in lines if line["run"] in names]
+        if not of:
+            continue
+        columns = list(of[0]["scores"])
+        print(f"\n| {title} | seeds | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
+        for name in names:
+            runs = [line["scores"] for line in of if line["run"] == name]
+            if runs:
+                print(f"| {name} | {len(runs)} | {' | '.join(_spread([r[c] for r in runs]) for c in columns)} |")
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=list(SETTINGS), default="scenes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--steps", type=int, help="of both phases; those of the experiment if left out")
+    parser.add_argument("--table", action="store_true", help="only show what is finished")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    setting = SETTINGS[chosen.data]()
+    if chosen.steps:
+        longer = setting.config.train.model_copy(update={"steps": chosen.steps})
+        setting = replace(setting, config=setting.config.model_copy(update={"train": longer}))
+    path = RESULTS / f"transfer-{chosen.data}.jsonl"
+    if not chosen.table:
+        run(setting, path, chosen.seeds, chosen.variants)
+    show(finished(path, setting.config.train.steps))
+
+
+def run(setting: Setting, path: Path, seeds: Sequence[int], variants: Sequence[str]) -> None:
+    """Does what is not done yet, a seed after the other, and adds its lines."""
+    steps = setting.config.train.steps
+    vlm = load_vlm(setting.config.vlm, setting.config.classes, setting.config.train.crop)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        done = {line["run"] for line in finished(path, steps) if line["seed"] == seed}
+        if done.issuperset(("labels", *variants)):
+            continue
+        net = first_phase(setting, seed, vlm, home() / "bench" / path.stem)
+        for name in (n for n in ("labels", *variants) if n not in done):
+            since = time.perf_counter()
+            if name == "labels":
+                scores: dict[str, Any] = label_scores(net, setting, seed)
+            else:
+                scores = model_scores(second_phase(setting, name, seed, vlm, net), setting)
+            line = {"run": name, "seed": seed, "steps": steps, "scores": {k: round(v, 2) for k, v in scores.items()}}
+            line["seconds"] = round(time.perf_counter() - since)
+            print(json.dumps(line), flush=True)
+            with path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

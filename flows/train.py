@@ -22,7 +22,7 @@ from semivl.registry.runs import finished_run, open_run
 from semivl.registry.tracking import run_address, version_address
 from semivl.settings import home
 from semivl.training.bundle import train_key
-from semivl.training.trainer import train as fit
+from semivl.training.launch import train as fit
 
 
 @semivl_flow(

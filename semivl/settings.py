@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
     mlflow_uri: str | None = Field(None, description="MLflow tracking server")
+    mlflow_page: str | None = Field(None, description="where a browser finds MLflow, if that is not mlflow_uri")
     prefect_api_url: str | None = Field(None, description="Prefect API, ending in /api")
     sources: str = Field(
         "", description="folders and s3://BUCKET/PREFIX, with commas between, that sources and outputs may lie in"
@@ -44,12 +45,12 @@ class Settings(BaseSettings):
     s3_read_timeout: float = Field(15, gt=0, description="seconds of silence after which a connection is given up")
     s3_patience: float = Field(30, gt=0, description="seconds without progress for which faults of S3 are borne")
 
-    @field_validator("s3_endpoint", "mlflow_uri", "prefect_api_url", mode="before")
+    @field_validator("s3_endpoint", "mlflow_uri", "mlflow_page", "prefect_api_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
 
-    @field_validator("s3_endpoint", "mlflow_uri", "prefect_api_url")
+    @field_validator("s3_endpoint", "mlflow_uri", "mlflow_page", "prefect_api_url")
     @classmethod
     def _names_nobody(cls, value: str | None) -> str | None:
         """An address is shown on pages and in logs."""

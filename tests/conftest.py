@@ -23,7 +23,16 @@ from semivl.services.environment import apply_environment
 from semivl.services.ports import is_free, s3_ports
 from semivl.settings import Settings, settings
 
-ADDRESSES = ("S3_ENDPOINT", "S3_BUCKET", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "MLFLOW_URI", "PREFECT_API_URL")
+ADDRESSES = (
+    "S3_ENDPOINT",
+    "S3_BUCKET",
+    "S3_REGION",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+    "MLFLOW_URI",
+    "MLFLOW_PAGE",
+    "PREFECT_API_URL",
+)
 _home = Path(tempfile.mkdtemp(prefix="semivl-test-")).resolve()
 
 

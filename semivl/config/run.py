@@ -20,7 +20,8 @@ class ComputeConfig(Record):
         10, ge=1, description="classes decoded at once, and again on the way back, which saves memory; all where empty"
     )
     ray: str | None = Field(
-        None, description="address of a Ray cluster that ingests; processes of this machine where empty"
+        None,
+        description="address of a Ray cluster that ingests, and trains where `launch` is ray; this machine where empty",
     )
     launch: Literal["here", "torchrun", "ray"] = Field(
         "here", description="where the training runs: in this process, in several of this machine, or on a Ray cluster"

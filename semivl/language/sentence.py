@@ -10,18 +10,20 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tokenizers import Tokenizer as Library
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Record
 from semivl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 _POOLING = "1_Pooling/config.json"
@@ -47,7 +49,7 @@ class Shape(Record):
 class Tokenizer:
     """Texts to (B, L) int64 token ids, filled up with 0 to the longest of them."""
 
-    def __init__(self, library: Library, longest: int) -> None:
+    def __init__(self, library: "Library", longest: int) -> None:
         library.enable_truncation(longest)
         library.enable_padding(pad_id=PADDING)  # what the file says may be a fixed length
         self._library = library
@@ -116,6 +118,8 @@ def load_sentence_encoder(folder: Path) -> tuple[SentenceEncoder, Tokenizer]:
         raise ConfigError(
             "CONF022", f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {said}.", "Mend either."
         ) from None
+    from tokenizers import Tokenizer as Library  # a finished model has no text side and does without
+
     try:
         library: Any = Library.from_file(str(folder / TOKENIZER_FILE))
     except Exception as error:  # the library raises a bare Exception

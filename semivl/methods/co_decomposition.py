@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from semivl.config import Classes, Record
 from semivl.data.stream import Batches, Captioned, Pools
 from semivl.language.nouns import NOT_VISUAL
-from semivl.language.templates import IMAGENET
+from semivl.language.templates import IMAGENET, Template
 from semivl.language.tower import TextTower
 from semivl.methods import Guide, Losses, Method, as_float
 from semivl.methods.parts import contrast, noun_survey, regions
@@ -57,8 +57,10 @@ class CoDecomposition(Method):
         )
         context: int = Field(16, ge=1, description="learned vectors before a noun")
         prompt_side: int = Field(224, ge=1, description="side of the learned image that fills what is not highlighted")
-        templates: tuple[str, ...] = Field(
-            IMAGENET, description="the frozen embedding of a noun is that in one of these, drawn anew each time"
+        templates: tuple[Template, ...] = Field(
+            IMAGENET,
+            min_length=1,
+            description="the frozen embedding of a noun is that in one of these, drawn anew each time",
         )
         adapted_from: float = Field(0.6, ge=0, le=1, description="share of the training that leaves the last block be")
         area: float = Field(0.25, ge=0, le=1, description="share of an image that a noun is expected to fill")

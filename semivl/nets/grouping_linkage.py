@@ -5,8 +5,6 @@ Groups are connected by construction, and their number follows from the photo.
 
 import numpy as np
 import torch
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.feature_extraction.image import grid_to_graph
 from torch import Tensor
 
 
@@ -16,6 +14,9 @@ def agglomerative(features: Tensor, merge_above: float, count: int) -> Tensor:
     Groups merge, the most alike first, while the mean cosine of their adjacent patches is above `merge_above`; where
     more than `count` are left, they go on merging.
     """
+    from sklearn.cluster import AgglomerativeClustering  # a second that only this grouper needs
+    from sklearn.feature_extraction.image import grid_to_graph
+
     h, w, _ = features.shape
     flat = features.flatten(0, 1).double().numpy()
     if h * w == 1:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Record
+from semivl.errors import ConfigError
 from semivl.language.tower import TextTower
 
 
@@ -26,7 +27,11 @@ class WordSegmenter(nn.Module):
     """
 
     def __init__(self, tower: TextTower, shape: WordShape) -> None:
+        """Raises: ConfigError CONF043, the heads do not divide the tower's width."""
         super().__init__()
+        if tower.width % shape.heads:
+            what = f"words.heads {shape.heads} do not divide the width of vlm's text encoder, {tower.width}."
+            raise ConfigError("CONF043", what, "Set method.settings.words.heads to a number that does.")
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 tower.width, shape.heads, 4 * tower.width, dropout=0.0, activation="gelu",

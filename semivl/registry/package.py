@@ -29,7 +29,7 @@ CHALLENGER = "challenger"
 NEEDED = (
     "mlflow", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "pyarrow", "pillow",
     "safetensors", "pydantic", "pydantic-settings", "omegaconf", "pyyaml", "boto3", "simplejpeg", "scipy",
-    "pycocotools",
+    "pycocotools", "scikit-learn",
 )  # fmt: skip
 """the packages that inference imports"""
 _MODEL_CODE = Path(__file__).parents[1] / "serving" / "pyfunc.py"

@@ -98,8 +98,11 @@ class RunLogger:
             )
 
     def artifact(self, path: Path) -> None:
-        """A file of the training's, such as a profiler's trace, beside the run's curves."""
-        self._client.log_artifact(self.run_id, str(path))
+        """A file of the training's, such as a profiler's trace. One that MLflow refuses stays on the disk alone."""
+        try:
+            self._client.log_artifact(self.run_id, str(path))
+        except Exception as error:  # a trace is not worth a training
+            _log.warning("MLflow took no copy of %s: %s", path, error)
 
     def close(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED, KILLED, or SCHEDULED to go on.

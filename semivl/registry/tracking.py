@@ -61,7 +61,7 @@ def tag_version(model: str, version: int, tags: dict[str, str]) -> None:
 
 def run_address(run_id: str) -> str:
     """MLflow's page of the run."""
-    return f"{_uri()}/#/experiments/{experiment_id()}/runs/{run_id}"
+    return f"{_page()}/#/experiments/{experiment_id()}/runs/{run_id}"
 
 
 def report_address(run_id: str) -> str:
@@ -71,7 +71,12 @@ def report_address(run_id: str) -> str:
 
 def version_address(model: str, version: int) -> str:
     """MLflow's page of the model version."""
-    return f"{_uri()}/#/models/{quote(model, safe='')}/versions/{version}"
+    return f"{_page()}/#/models/{quote(model, safe='')}/versions/{version}"
+
+
+def _page() -> str:
+    """Where a browser finds MLflow: behind a proxy that is not where processes find it."""
+    return (settings().mlflow_page or _uri()).rstrip("/")
 
 
 def _uri() -> str:

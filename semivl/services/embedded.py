@@ -61,7 +61,7 @@ def whole_environment(service: Service) -> dict[str, str]:
     inherited = clean(dict(os.environ))
     if not is_yours(S3):
         inherited = {k: v for k, v in inherited.items() if not k.startswith("AWS_")}
-    inherited["PATH"] = os.pathsep.join([str(tool("").parent), inherited.get("PATH", os.defpath)])
+    inherited["PATH"] = os.pathsep.join([str(tool("weed").parent), inherited.get("PATH", os.defpath)])
     return inherited | service.environment
 
 

@@ -111,13 +111,15 @@ def _api(path: str) -> str:
 
 
 def _make_pools() -> None:
+    """Both pools, with the template of this Prefect. One that is there with workers of another type stays as it is."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
-        for name in (POOL, GPU_POOL):
+        others = {pool.name for pool in client.read_work_pools() if pool.type != "process"}
+        for name in {POOL, GPU_POOL} - others:
             client.create_work_pool(
                 WorkPoolCreate(name=name, type="process", base_job_template=template), overwrite=True
             )

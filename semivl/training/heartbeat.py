@@ -30,7 +30,7 @@ def heartbeat(seconds: float | None, folder: Path) -> Iterator[Callable[[], None
             yield lambda: faulthandler.dump_traceback_later(seconds, exit=True, file=trace)
         finally:
             faulthandler.cancel_dump_traceback_later()
-    path.unlink()
+            path.unlink()
 
 
 def forget_hung(folder: Path) -> None:

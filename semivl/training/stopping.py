@@ -7,24 +7,25 @@ from contextlib import contextmanager
 
 PREEMPTED = "TRAIN050"
 """code of a training that ended so; it goes on later"""
+_asked = threading.Event()
+
+
+def ask_to_end() -> None:
+    """Asks this process's training to end, as SIGTERM does."""
+    _asked.set()
 
 
 @contextmanager
 def sigterm() -> Iterator[threading.Event]:
     """An event that is set when SIGTERM comes, in place of what it does otherwise.
 
-    Only a program's main thread can have that. Elsewhere the event is never set.
+    Only a program's main thread can have that. Elsewhere `ask_to_end` alone sets it.
     """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(*_: object) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, note)
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: _asked.set()) if ours else None
     try:
-        yield asked
+        yield _asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+        _asked.clear()

@@ -79,6 +79,7 @@ def train(
     bundle = folder / "model"
     if is_whole(bundle):
         return bundle
+    folder.mkdir(parents=True, exist_ok=True)
     device = chosen_device(config.compute)
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)

@@ -42,6 +42,7 @@ def told_scenes() -> Path:
 def given(dataset: str, experiment: str, source: Path, model: str) -> dict:
     """The parameters of a small run of the experiment."""
     small = overrides(dataset, source=source, steps=4)
+    small["train"] |= {"warmup": 1}
     small["method"] = {"settings": {"least_captions": 1}} if experiment == "scenes-code" else {}
     return {"experiment": experiment, "overrides": small | {"model": model}}
 

@@ -228,3 +228,9 @@ def test_the_survey_counts_nouns_and_names_classes_that_no_caption_names():
 def test_too_few_captions_with_nouns_are_refused():
     with pytest.raises(TrainingError, match="TRAIN020 3 of 4 captioned images"):
         method(least_captions=4).survey(rows(*CAPTIONS), CLASSES)
+
+
+@pytest.mark.parametrize("changes", [{"templates": ["a photo"]}, {"inference": {"templates": []}}])
+def test_templates_need_a_place_for_the_name(changes: dict[str, Any]):
+    with pytest.raises(ConfigError, match="CONF003"):
+        method(**changes)

@@ -38,6 +38,11 @@ def test_a_context_that_leaves_no_room_is_refused(tower: TextTower):
         LearnedContext(tower, 14)
 
 
+def test_heads_that_do_not_divide_the_width_are_refused(tower: TextTower):
+    with pytest.raises(ConfigError, match="CONF043"):
+        WordSegmenter(tower, WordShape(heads=3))  # pyright: ignore[reportCallIssue]
+
+
 def test_filling_begins_behind_the_token_after_the_last_word():
     spoken = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 0]], dtype=torch.bool)
     assert behind_the_end(spoken).int().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]]

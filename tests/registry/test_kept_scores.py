@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from semivl.config import Config
 from semivl.data.snapshot import Manifest
@@ -14,6 +15,7 @@ from semivl.evaluation.scores import Evaluation, Scores
 from semivl.registry.package import model_version, register
 from semivl.registry.scores import is_published, publish_scores, read_scores, save_scores
 from semivl.registry.tracking import client, report_address, run_address, version_address
+from tests.conftest import forget_settings
 
 
 def evaluation(scores: Scores) -> Evaluation:
@@ -94,3 +96,12 @@ def test_addresses_lead_to_mlflows_pages(mlflow_server: str) -> None:
     assert version_address("a model", 3) == f"{mlflow_server}/#/models/a%20model/versions/3"
     assert run_address("r1").startswith(f"{mlflow_server}/#/experiments/") and run_address("r1").endswith("/runs/r1")
     assert report_address("r1").endswith("/runs/r1/artifacts/report/index.html")
+
+
+def test_addresses_lead_to_the_page_that_a_browser_reaches(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMIVL_MLFLOW_PAGE", "https://mlflow.example.org/")
+    forget_settings()
+    assert version_address("m", 3) == "https://mlflow.example.org/#/models/m/versions/3"
+    assert run_address("r1").startswith("https://mlflow.example.org/#/experiments/")
+    monkeypatch.undo()
+    forget_settings()

@@ -15,7 +15,7 @@ from semivl.config import Config
 from semivl.data.quality import Validation
 from semivl.data.snapshot import Manifest
 from semivl.data.store import open_store
-from semivl.errors import RegistryError
+from semivl.errors import RegistryError, TrainingError
 from semivl.registry import runs, tracking
 from semivl.registry.runs import finished_run, open_run, parameters
 from semivl.registry.tracking import client, experiment_id
@@ -125,6 +125,22 @@ def test_settings_that_decide_no_weights_may_change_between_attempts(config: Con
     with open_run(changed, manifest, {}) as second:
         pass
     assert second.run_id == first.run_id
+
+
+@pytest.mark.parametrize("code", ["TRAIN011", "TRAIN050"])
+def test_a_training_whose_steps_are_kept_shows_as_scheduled(config: Config, manifest: Manifest, code: str) -> None:
+    with pytest.raises(TrainingError), open_run(config, manifest, {}) as run:
+        raise TrainingError(code, "ended.", "Goes on later.")
+    assert client().get_run(run.run_id).info.status == "SCHEDULED"
+
+
+def test_a_profilers_trace_is_an_artifact_of_the_run(config: Config, manifest: Manifest, tmp_path: Path) -> None:
+    trace = tmp_path / "trace-1-3.json.gz"
+    trace.write_bytes(b"trace")
+    with open_run(config, manifest, {}) as run:
+        run.artifact(trace)
+        run.artifact(tmp_path / "not there")
+    assert [file.path for file in client().list_artifacts(run.run_id) if "trace" in file.path] == [trace.name]
 
 
 def test_a_failed_training_shows_as_failed_until_it_goes_on(config: Config, manifest: Manifest) -> None:

@@ -8,12 +8,12 @@ the segmenter, and `teacher`, the frozen text tower.
 from typing import Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import ClassDefinition, Classes, Record
-from semivl.language.templates import ENSEMBLE
+from semivl.language.templates import ENSEMBLE, Template
 from semivl.language.tower import TextTower
 from semivl.methods.parts.contrast import Contrast
 from semivl.nets.encoder import Block, DenseEncoder
@@ -32,11 +32,15 @@ class InferenceSettings(Record):
     """How masks become scores of classes."""
 
     pamr: int = Field(ITERATIONS, ge=0, description="iterations that refine masks along the image's edges; 0: none")
-    dilations: tuple[int, ...] = Field(DILATIONS, description="of the neighbours that PAMR looks at")
+    dilations: tuple[PositiveInt, ...] = Field(
+        DILATIONS, min_length=1, description="of the neighbours that PAMR looks at"
+    )
     kept: float = Field(0.3, ge=0, le=1, description="share of the frozen encoder's own masks in the scores")
     kept_scale: float = Field(10.0, gt=0, description="of the frozen encoder's cosines before the sigmoid")
     kept_shift: float = Field(0.25, description="the cosine at which the frozen encoder's mask is 1/2")
-    templates: tuple[str, ...] = Field(ENSEMBLE, description="what the frozen encoder's class text is the mean of")
+    templates: tuple[Template, ...] = Field(
+        ENSEMBLE, min_length=1, description="what the frozen encoder's class text is the mean of"
+    )
     background: float | None = Field(
         None, ge=0, le=1, description="score of a class named background; 0.4 with PAMR, 0.5 without where empty"
     )

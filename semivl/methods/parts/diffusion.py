@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
-from skimage.color import rgb2lab
-from skimage.segmentation import slic
 
 from semivl.config import Record
 
@@ -53,6 +51,8 @@ def graph(image: Floats, foreground: Floats, features: Floats, settings: Diffusi
         foreground: (H, W) probability of the foreground.
         features: (H, W, F) of any scale: distances are divided by their median over the edges.
     """
+    from skimage.color import rgb2lab
+
     node = superpixels(image, settings.node_area) if settings.nodes == "superpixels" else cells(*foreground.shape)
     pairs = neighbours(node, settings.reach)
     described = (node_means(v, node) for v in (foreground[..., None], rgb2lab(image), features))
@@ -68,6 +68,8 @@ def graph(image: Floats, foreground: Floats, features: Floats, settings: Diffusi
 
 def superpixels(image: Floats, area: float) -> NDArray[np.intp]:
     """(H, W) SLIC's superpixels of about `area` pixels each, numbered from 0 without gaps."""
+    from skimage.segmentation import slic  # for training alone: a finished model does without scikit-image
+
     count = max(1, round(image.shape[0] * image.shape[1] / area))
     found = slic(image, n_segments=count, compactness=10.0, start_label=0, channel_axis=-1)
     return np.unique(found, return_inverse=True)[1].reshape(found.shape)

@@ -94,7 +94,10 @@ def consistency_target(believed: PseudoLabels, threshold: float, weighting: Weig
     count = valid.sum((1, 2)).clamp(min=1)
     worth = sure if weighting == "pixelratio" else believed.confidence * valid
     weight = worth.sum((1, 2)) / count**2
-    weight = ranks.mean(weight.mean()).expand_as(weight) if weighting == "pixelavg_batch" else weight / len(weight)
+    if weighting == "pixelavg_batch":
+        weight = (ranks.mean(weight.mean()) * ranks.world()).expand_as(weight)
+    else:
+        weight = weight / len(weight)
     return Target(believed.label, weight[:, None, None].expand_as(believed.confidence))
 
 

@@ -1,0 +1,166 @@
+"""Two ranks are as one: the same losses and weights as one process that learns from the whole batch.
+
+Sums are added up in another order, so not bit for bit: losses are within 1e-5 of each other relatively, and each tensor
+of weights ends within a hundredth of the way that it was moved, since AdamW makes full steps of gradients that are
+little more than rounding. Where a gradient is rounding alone, tensors are left out: softmax does not see what is added
+to all its logits, so a head's one bias, and the part of attention's biases that belongs to the keys, do nothing.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.multiprocessing import spawn
+
+from semivl.config import MethodConfig, TrainConfig
+from semivl.data import ranks
+from semivl.data.stream import Batches
+from semivl.methods import Method, create
+from semivl.nets.dropout import dropped_channels
+from semivl.training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+from semivl.training.shared import mean_losses, over_ranks
+from semivl.training.step import build_optimizer, take_step
+from tests.tiny import CLASSES, SHAPE, SIDE, N, noise, tiny_batches, tiny_vlm
+
+STEPS, BROKEN = 5, 3
+CONFIG = TrainConfig(steps=STEPS, batch=4, crop=SIDE, learning_rate=1e-4)
+DECODER = {"decoder": SHAPE.model_dump()}
+METHODS = {
+    "supervised": ("supervised", DECODER),
+    "semivl": ("semivl", DECODER | {"confidence": 0.35}),
+    "semivl-reversed": ("semivl", DECODER | {"confidence": 0.35, "cutmix_partner": "reversed", "average": True,
+                                             "weighting": "pixelavg_batch"}),
+    "unimatch_v2": ("unimatch_v2", {"confidence": 0.35}),
+}  # fmt: skip
+
+
+def learner(name: str) -> tuple[Method, nn.Module, torch.optim.Optimizer]:
+    method_name, settings = METHODS[name]
+    method = create(MethodConfig(name=method_name, settings=settings))
+    model = method.build(CLASSES, tiny_vlm(), True, tiny_vlm(7)).train()
+    return method, model, build_optimizer(model, CONFIG)
+
+
+def whole_batch(step: int) -> Batches:
+    """Four images a pool, of which the first two have far fewer pixels that count than the others."""
+    made = tiny_batches(batch=4, seed=step)
+    assert made.labelled and made.unlabelled and made.partner
+    made.labelled.masks[0, 4:] = 255
+    made.unlabelled.ignored[1, :, 5:] = True
+    made.partner.ignored[3, 20:] = True
+    return made
+
+
+def own_part(batches: Batches) -> Batches:
+    return batches._each(lambda tensor: tensor[ranks.part(len(tensor) // ranks.world())])
+
+
+def learned(name: str, start: int, stop: int, folder: Path) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Losses and weights of the steps, from the folder's checkpoint on; one is left there at the end."""
+    method, model, optimizer = learner(name)
+    if start:
+        found = newest_whole(folder)
+        assert found and load_checkpoint(found, model, optimizer) == start
+    shared = over_ranks(method, model)
+    losses = [
+        mean_losses(take_step(shared, model, optimizer, own_part(whole_batch(step)), CONFIG, step))
+        for step in range(start, stop)
+    ]
+    if ranks.rank() == 0:
+        save_checkpoint(folder, stop, model, optimizer)
+    return losses, {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def as_rank(rank: int, folder: Path) -> None:
+    """One of two ranks: all methods unbroken, the first half, and the second half of what one process began."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    for name in METHODS:
+        told = {"unbroken": learned(name, 0, STEPS, folder / name / "unbroken")}
+        told["first"] = learned(name, 0, BROKEN, folder / name / "of-two")
+        told["second"] = learned(name, BROKEN, STEPS, folder / name / "of-one")
+        for part, (losses, weights) in told.items():
+            (folder / name / f"{part}-{rank}.json").write_text(json.dumps(losses))
+            save_file({k: v.contiguous() for k, v in weights.items()}, folder / name / f"{part}-{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> tuple[Path, dict]:
+    """What one process gives, and a folder where two ranks have done all of it too."""
+    torch.set_num_threads(1)
+    folder, found = tmp_path_factory.mktemp("ranks"), {}
+    for name in METHODS:
+        found[name] = learned(name, 0, STEPS, folder / name / "alone")
+        learned(name, 0, BROKEN, folder / name / "of-one")
+    spawn(as_rank, (folder,), nprocs=2)
+    return folder, found
+
+
+def of_two(folder: Path, name: str, part: str, rank: int = 0) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    place = folder / name / f"{part}-{rank}"
+    return json.loads(place.with_suffix(".json").read_text()), load_file(place.with_suffix(".safetensors"))
+
+
+def assert_near(name: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Each tensor ends within a hundredth of the way that the training moved it."""
+    begun = learner(name)[1].state_dict()
+    for key, tensor in expected.items():
+        if key.endswith(("in_proj.bias", "in_proj_bias", "decoder.head.bias")) or not tensor.is_floating_point():
+            continue
+        moved, apart = (tensor - begun[key]).norm(), (found[key] - tensor).norm()
+        assert apart <= 1e-2 * moved + 1e-6, f"{key}: {apart:.1e} apart, moved by {moved:.1e}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_ranks_learn_what_one_process_learns(alone, name):
+    folder, found = alone
+    losses, weights = of_two(folder, name, "unbroken")
+    for got, wanted in zip(losses, found[name][0], strict=True):
+        assert got == pytest.approx(wanted, rel=1e-5, abs=1e-7)
+    assert_near(name, weights, found[name][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_ranks_keep_the_same_weights_to_the_last_bit(alone, name):
+    first, second = (of_two(alone[0], name, "unbroken", rank)[1] for rank in range(2))
+    assert all(torch.equal(v, second[k]) for k, v in first.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_training_goes_on_on_another_number_of_ranks(alone, name):
+    folder, found = alone
+    losses, weights = of_two(folder, name, "second")
+    one = learned(name, BROKEN, STEPS, folder / name / "of-two")
+    for got, wanted in zip(losses + one[0], found[name][0][BROKEN:] * 2, strict=True):
+        assert got == pytest.approx(wanted, rel=1e-5, abs=1e-7)
+    assert_near(name, weights, found[name][1])
+    assert_near(name, one[1], found[name][1])
+
+
+def test_the_tolerance_would_show_a_loss_that_each_rank_divides_by_its_own_pixels():
+    """The batches are such that counts of the ranks differ: means of means are not the mean."""
+    masks = whole_batch(0).labelled.masks
+    counts = (masks != 255).flatten(1).sum(1)
+    assert abs(int(counts[:2].sum()) / int(counts[2:].sum()) - 1) > 0.3
+
+
+def test_alone_dropped_channels_are_those_of_torch_bit_for_bit():
+    maps = noise(2).float()
+    torch.manual_seed(3)
+    expected = nn.functional.dropout2d(maps, 0.5)
+    torch.manual_seed(3)
+    assert torch.equal(dropped_channels(maps, 0.5), expected)
+
+
+def test_alone_every_function_of_the_ranks_gives_what_one_process_has():
+    assert (ranks.world(), ranks.rank(), ranks.part(N)) == (1, 0, slice(0, N))
+    assert ranks.counted(torch.tensor(0)) == 1 and ranks.counted(torch.tensor(7)) == 7
+    assert ranks.anyone(True) and not ranks.anyone(False) and ranks.of_first(5) == 5
