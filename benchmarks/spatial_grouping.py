@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--painted", action="store_true", help="read painted photos too, which takes long")
     parser.add_argument("--adapt", action="store_true", help="adapt by captions too")
-    parser.add_argument("--captioned", type=int, default=600, help="scenes to adapt by")
+    parser.add_argument("--captioned", type=int, default=800, help="scenes to adapt by")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="folder with voc2012-subset, in place of the scenes")
