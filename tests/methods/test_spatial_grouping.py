@@ -15,6 +15,7 @@ from semivl.errors import ConfigError, TrainingError
 from semivl.methods import create, evolving_state, inference_state
 from semivl.methods.parts.class_bank import bank
 from semivl.methods.parts.recogniser import Recogniser, of_groups
+from semivl.nets.pamr import pamr
 from semivl.nets.vlm import DenseVLM, blank_vlm, load_vlm, outline_vlm
 from semivl.training.bundle import load_bundle, save_bundle
 from semivl.training.memory import expected
@@ -142,6 +143,13 @@ def test_the_gate_leaves_out_classes_that_the_whole_photo_rules_out(vlm):
     assert after[:, 1:][ruled_out].max() <= 1.1e-6
     torch.testing.assert_close(after[:, 0], before[:, 0])
     torch.testing.assert_close(after[:, 1:][~ruled_out], before[:, 1:][~ruled_out])
+
+
+def test_scores_follow_the_edges_of_the_photo_where_pamr_is_asked_for(vlm):
+    images = photos()
+    with torch.inference_mode():
+        plain, refined = built(vlm)(images), built(vlm, naming={"pamr": 2})(images)
+    torch.testing.assert_close(refined.exp(), pamr(images, plain.exp(), 2), atol=1e-5, rtol=1e-3)
 
 
 def test_templates_are_averaged_and_read_once(vlm):
