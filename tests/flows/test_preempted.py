@@ -17,9 +17,11 @@ preempted()
 
 def test_flow_of_a_preempted_training_crashes(prefect_server):
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
     done = subprocess.run([sys.executable, "-c", FLOW], capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     with get_client(sync_client=True) as client:
-        (run,) = client.read_flow_runs(limit=1)
-    assert run.name == "preempted" and run.state and run.state.is_crashed(), done.stderr[-2000:]
+        named = FlowRunFilter(name=FlowRunFilterName(any_=["preempted"]))
+        (run,) = client.read_flow_runs(flow_run_filter=named)
+    assert run.state and run.state.is_crashed(), done.stderr[-2000:]

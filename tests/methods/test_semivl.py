@@ -321,7 +321,7 @@ def test_every_trainable_tensor_gets_a_gradient():
 
 
 def test_unknown_method_and_unknown_setting_are_named():
-    with pytest.raises(ConfigError, match=r"CONF006.*semi-vl.*Known: semivl, supervised"):
+    with pytest.raises(ConfigError, match=r"CONF006.*semi-vl.*Known: co_decomposition, semivl"):
         create(MethodConfig(name="semi-vl"))
     with pytest.raises(ConfigError, match=r"CONF003.*confidense is not a setting \(did you mean confidence"):
         create(MethodConfig(name="semivl", settings={"confidense": 0.9}))

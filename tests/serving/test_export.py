@@ -33,6 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unimatch_v2": HEAD,
     "co_decomposition": {"regions": {"stages": 1}},
 }
+NOT_HERE = {"transfer", "spatial_grouping"}
+"""transfer's finished model is semivl's or unimatch's; spatial_grouping's is no graph, which is told"""
 SIZES = ((1, 64, 64), (3, 65, 71), (1, 130, 90))
 READERS = {"onnx": read_onnx, "torch": read_torch}
 
@@ -100,7 +102,22 @@ def test_an_export_equals_pytorch_at_sizes_it_has_never_seen(bundle: Path, writt
 
 
 def test_every_method_is_tried_here() -> None:
-    assert set(SETTINGS) == set(method_names())
+    assert set(SETTINGS) | NOT_HERE == set(method_names())
+
+
+def test_groups_are_no_graph_and_that_is_told(tmp_path: Path) -> None:
+    settings = {"groups": {"side": 32, "count": 3}}
+    model = create(MethodConfig(name="spatial_grouping", settings=settings)).build(CLASSES, tiny_vlm(), False)
+    config = Config.model_construct(
+        name="tiny",
+        method=MethodConfig(name="spatial_grouping", settings=settings),
+        classes=CLASSES,
+        evaluation=EvaluationConfig(window=96, stride=64),  # pyright: ignore[reportCallIssue]
+    )
+    save_bundle(tmp_path / "bundle", config, model, tiny_vlm().encoder.architecture)
+    with pytest.raises(ExportError, match="EXP007"):
+        export(load_bundle(tmp_path / "bundle"), "tiny", tmp_path / "tiny.pt2")
+    assert not list(tmp_path.glob("*tiny.pt2"))
 
 
 @pytest.mark.slow

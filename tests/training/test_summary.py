@@ -80,7 +80,7 @@ def test_aligned_and_spoken_models_are_shown_without_reading_their_weights(tmp_p
         ({"classes": {"prompt": "a {x}"}}, "CONF003.*prompt"),
         ({"train": {"scale": [2.0, 0.5]}}, "CONF003.*train.scale.*smaller one comes first"),
         ({"evaluation": {"short_side": -5}}, "CONF003.*short_side"),
-        ({"guidance": {"vlm": "tiny", "labels": "maps"}}, "CONF003.*vlm or labels"),
+        ({"guidance": {"vlm": "tiny", "labels": "maps"}}, "CONF003.*vlm, model and labels"),
         ({"vlm": {"model": "ViT-B-32", "pretrained": "openai"}, "train": {"crop": 16}}, "CONF026.*16 pixels"),
         (
             {"vlm": {"model": "timm:vit_base_patch16_clip_224.openai"}, "method": {"name": "unimatch_v2"}},

@@ -59,7 +59,7 @@ def test_a_label_net_finds_objects_of_a_class_that_it_never_saw(tmp_path):
     snapshot, cache = made(tmp_path, [(1,), (1,), (2,), (2,)])
     lines: list[str] = []
     found = transferability(experiment(steps=100, batch=2), snapshot, cache, lines.append, most_images=2)
-    assert found.steps == 40 and not found.untested
+    assert found.steps == 60 and not found.untested
     assert found.images == {"red": 2, "green": 2}
     assert found.mean > 60, found
     values = np.array(list(found.iou.values()))
