@@ -62,7 +62,7 @@ def test_what_failed_stands_out_with_the_keys_and_what_to_do(opened: Page, docs)
     first = opened.locator(".card").first
     expect(first).to_contain_text("DATA323 failed")
     expect(first).to_contain_text("images/evaluated.jpg")
-    expect(opened.locator("#samples tbody tr")).to_have_count(16)
+    expect(opened.locator("#samples tbody tr")).to_have_count(17)
     styled = "getComputedStyle(document.querySelector('section')).borderTopLeftRadius"
     assert opened.evaluate(styled) == "12px"
 
