@@ -12,11 +12,8 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -29,28 +26,15 @@ from semivl.evaluation.evaluate import evaluate
 from semivl.evaluation.scores import Scores
 from semivl.settings import home
 from semivl.training.bundle import load_bundle, train_key
+from semivl.training.observe import Unobserved
 from semivl.training.trainer import train
-
-
-class Silent:
-    """An observer that keeps nothing."""
-
-    def samples(self, told: Sequence[str]) -> None: ...
-
-    def metrics(self, step: int, values: dict[str, float]) -> None: ...
-
-    def previews(self, step: int, images: dict[str, np.ndarray]) -> None: ...
-
-    def checkpoint(self, step: int, path: Path) -> None: ...
-
-    def artifact(self, path: Path) -> None: ...
 
 
 def score(config: Config, snapshot: Snapshot, store: Store) -> tuple[Scores, float]:
     """Scores of the experiment trained on the snapshot, and the seconds that the training took now."""
     folder = home() / "bench" / train_key(config, snapshot.manifest.version)
     since = time.perf_counter()
-    bundle = train(config, snapshot, store, folder, Silent())
+    bundle = train(config, snapshot, store, folder, Unobserved())
     seconds = time.perf_counter() - since
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     return evaluate(load_bundle(bundle), snapshot, cache).scores, seconds

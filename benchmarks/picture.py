@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.demo import Silent
 from semivl.config import load
 from semivl.data.cache import ShardCache
 from semivl.data.snapshot import read
@@ -18,6 +17,7 @@ from semivl.evaluation.overlay import palette
 from semivl.evaluation.scores import evaluation_rows, predicted_mask, read_pair
 from semivl.settings import home
 from semivl.training.bundle import load_bundle, train_key
+from semivl.training.observe import Unobserved
 from semivl.training.trainer import train
 
 EXPERIMENTS = {"demo-supervised": "supervised", "demo": "SemiVL"}
@@ -29,7 +29,7 @@ def main(path: Path) -> None:
     snapshot = read(store, configs[0].data.dataset)
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     folders = [home() / "bench" / train_key(c, snapshot.manifest.version) for c in configs]
-    bundles = [train(c, snapshot, store, f, Silent()) for c, f in zip(configs, folders, strict=True)]
+    bundles = [train(c, snapshot, store, f, Unobserved()) for c, f in zip(configs, folders, strict=True)]
     predictors = [load_bundle(bundle) for bundle in bundles]
     colours = palette(len(configs[0].classes))
     names = ["image", "truth", *EXPERIMENTS.values()]

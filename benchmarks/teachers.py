@@ -15,7 +15,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import Silent
 from semivl.config import Config, load
 from semivl.data.cache import ShardCache
 from semivl.data.ingest import ingest
@@ -25,6 +24,7 @@ from semivl.data.store import Store, open_store
 from semivl.evaluation.evaluate import evaluate
 from semivl.settings import ROOT, home
 from semivl.training.bundle import load_bundle, train_key
+from semivl.training.observe import Unobserved
 from semivl.training.trainer import train
 
 RESULTS = ROOT / "docs" / "results" / "teachers.jsonl"
@@ -53,7 +53,7 @@ def source() -> dict[str, Any]:
 def finished(config: Config, snapshot: Snapshot, store: Store, guide: Path | None = None) -> tuple[Path, dict]:
     """The bundle of a training, and its scores by strength of the classes."""
     key = train_key(config, snapshot.manifest.version)
-    bundle = train(config, snapshot, store, home() / "bench" / key, Silent(), guide=guide)
+    bundle = train(config, snapshot, store, home() / "bench" / key, Unobserved(), guide=guide)
     cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
     scores = evaluate(load_bundle(bundle), snapshot, cache).scores
     by_strength = scores.by_strength

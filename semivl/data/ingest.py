@@ -33,6 +33,7 @@ from semivl.data.snapshot import Manifest
 from semivl.data.source_files import open_source, read_raw, with_class_ids
 from semivl.data.splits import split_of, with_both_splits
 from semivl.data.store import Store, open_store
+from semivl.data.tables import where
 from semivl.errors import DataError
 from semivl.settings import home
 
@@ -99,8 +100,7 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
 
 
 def _require_training_mask(config: DataConfig, tables: list["pa.Table"]) -> None:
-    kinds = {(r["split"], r["supervision"]) for t in tables for r in t.select(["split", "supervision"]).to_pylist()}
-    if ("train", "mask") not in kinds:
+    if not any(len(where(where(table, "split", ["train"]), "supervision", ["mask"])) for table in tables):
         what = f"none of the training masks that {config.source} has can be used."
         raise DataError("DATA205", what, "Look into the quarantine, which names a code for each, and mend them.")
 

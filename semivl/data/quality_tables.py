@@ -54,12 +54,15 @@ def sample_table(snapshot: Snapshot) -> "pd.DataFrame":
 def _strange_tags(index: "pa.Table", known: set[str]) -> np.ndarray:
     """(n,) the first tag of each row that stands for no class; None where each does."""
     pc = compute()
+    import pyarrow as pa
+
     tags = index["tags"].combine_chunks()
     words, owners = pc.list_flatten(tags), pc.list_parent_indices(tags).to_numpy()
     strange = [word for word in pc.unique(words).to_pylist() if word.casefold() not in known]
+    places = np.flatnonzero(pc.is_in(words, pa.array(strange, pa.string())).to_numpy(zero_copy_only=False))
+    rows, first = np.unique(owners[places], return_index=True)
     found = np.full(len(index), None, object)
-    for word in reversed(strange):  # of several the first that was met stays
-        found[owners[pc.equal(words, word).to_numpy(zero_copy_only=False)]] = word
+    found[rows] = words.take(pa.array(places[first])).to_pylist()
     return found
 
 

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Method:
     """images that encoder and decoder process with gradients, for each image of a batch"""
     partner: bool = False
     """whether a step needs other crops of its unlabelled photos too, for CutMix"""
-    reads_text: ClassVar[bool] = False
+    reads_text: bool = False
     """whether `build` reads text of its own with the vision-language model's text tower, `vlm.language`"""
 
     def __init__(self, settings: Any) -> None:

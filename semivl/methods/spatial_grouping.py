@@ -90,7 +90,7 @@ class SpatialGrouping(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.needs = frozenset({"caption"} if settings.adapt else ())
-        self.reads_text = settings.adapt is not None or bool(settings.naming.templates)  # pyright: ignore
+        self.reads_text = settings.adapt is not None or bool(settings.naming.templates)
 
     def build(self, classes: Classes, vlm: DenseVLM, training: bool, guide: Guide | None = None) -> nn.Module:
         s, outlined = self.settings, next(vlm.encoder.parameters()).is_meta

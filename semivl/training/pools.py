@@ -3,6 +3,7 @@
 from semivl.data.samples import Samples
 from semivl.data.snapshot import Snapshot
 from semivl.data.stream import Pools
+from semivl.data.tables import where
 from semivl.errors import TrainingError
 from semivl.methods import Method
 
@@ -42,7 +43,7 @@ def counts(pools: Pools) -> str:
     if len(pools.labelled):
         kinds.append(f"{len(pools.labelled):,} labelled")
     if len(pools.unlabelled):
-        tagged = sum(row.supervision == "tags" for row in pools.unlabelled)
+        tagged = len(where(pools.unlabelled.table, "supervision", ["tags"]))
         kinds.append(f"{len(pools.unlabelled):,} unlabelled" + (f" ({tagged:,} with tags)" if tagged else ""))
     if len(pools.captioned):
         kinds.append(f"{len(pools.captioned):,} captioned")

@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, GuidanceConfig, MethodConfig
-from semivl.errors import ConfigError
 from semivl.methods import create, evolving_state, inference_state
-from semivl.methods.parts.guidance import GuidanceSettings, ModelGuidance, guidance, language_guide
+from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance, ModelGuidance, guidance
 from semivl.methods.parts.losses import Target, cross_entropy_sums, guidance_target, hardest, soft_cross_entropy_sum
 from semivl.methods.parts.tags import allowed_labels, ruled_out
 from tests.tiny import CLASSES, SHAPE, SIDE, N, tiny_batches, tiny_vlm
@@ -148,13 +147,9 @@ def test_semivl_believes_and_hints_nothing_that_complete_tags_exclude(monkeypatc
         assert (1 not in taught.unique().tolist()) == excluded
 
 
-def test_methods_of_language_guides_refuse_a_finished_model():
-    assert language_guide(None, "method x") is None
-    vlm = tiny_vlm()
-    assert language_guide(vlm, "method x") is vlm
-    with pytest.raises(ConfigError, match=r"CONF029.*method x"):
-        language_guide(Corners(), "method x")
+def test_a_finished_model_and_a_language_model_guide_each_in_its_way():
     assert isinstance(guidance(Corners(), settings()), ModelGuidance)
+    assert isinstance(guidance(tiny_vlm(), settings()), LanguageGuidance)
 
 
 def test_one_guide_at_most_is_named():

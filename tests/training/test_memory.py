@@ -10,20 +10,12 @@ from semivl.errors import TrainingError
 from semivl.methods import create
 from semivl.training.checkpoint import newest_whole
 from semivl.training.memory import MIB, LiveBytes, expected
+from semivl.training.observe import Unobserved
 from semivl.training.step import build_optimizer, take_step
 from semivl.training.trainer import Run, apply_compute, memory_advice
 from tests.tiny import CLASSES, SHAPE, SIDE, tiny_batches, tiny_vlm
 
 CONFIG = load("demo", {"train": {"steps": 9, "batch": 2, "crop": SIDE}, "evaluation": {"window": SIDE, "batch": 2}})
-
-
-class Silent:
-    def samples(self, told) -> None: ...
-
-    def metrics(self, step, values): ...
-    def previews(self, step, images): ...
-    def checkpoint(self, step, path): ...
-    def artifact(self, path): ...
 
 
 def semivl():
@@ -83,7 +75,7 @@ def test_out_of_memory_keeps_the_last_step_and_advises(tmp_path, store):
         model,
         build_optimizer(model, CONFIG.train),
         torch.device("cpu"),
-        Silent(),
+        Unobserved(),
         tmp_path,
         store,
         "key",

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Record
-from semivl.errors import ConfigError
 from semivl.methods import Guide
 from semivl.methods.parts.tags import ruled_out
 from semivl.nets.vlm import DenseVLM, concept_cosines
@@ -100,15 +99,3 @@ class ModelGuidance(Guidance):
 def guidance(guide: Guide, settings: GuidanceSettings) -> Guidance:
     """The guidance that a vision-language model or a finished model gives."""
     return LanguageGuidance(guide, settings) if isinstance(guide, DenseVLM) else ModelGuidance(guide, settings)
-
-
-def language_guide(guide: Guide | None, who: str) -> DenseVLM | None:
-    """The guide of a method that can only be guided by a vision-language model.
-
-    Raises:
-        ConfigError: CONF029, it is a finished model.
-    """
-    if guide is None or isinstance(guide, DenseVLM):
-        return guide
-    what = f"guidance.model names a finished model, and {who} takes a vision-language model."
-    raise ConfigError("CONF029", what, "Leave it empty, and name the guide in guidance.vlm.")
