@@ -6,11 +6,15 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from uuid import UUID
 
 from prefect import Flow, Task, flow, tags, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.context import TagsContext
-from prefect.states import Failed, State
+from prefect.exceptions import CancelledRun
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Failed, State
 
 from semivl.errors import SemivlError
 from semivl.training.stopping import PREEMPTED
@@ -41,13 +45,15 @@ def semivl_flow(name: str, description: str, run_name: str = "{experiment}") -> 
             log.info("%s begins", name)
             try:
                 return body(*args, **kwargs)
+            except CancelledRun as error:  # of a run beneath this one
+                return cast(R, Cancelled(message=str(error)))
             except SemivlError as error:
                 log.error(str(error))
-                if error.code == PREEMPTED:
-                    # handed on to Prefect, which ends a cancelled run as Cancelled and any other as Crashed: that
-                    # one semivl-restart starts again
-                    signal.raise_signal(signal.SIGTERM)
-                return cast(R, Failed(message=str(error), data=error))
+                if error.code != PREEMPTED:
+                    return cast(R, Failed(message=str(error), data=error))
+                if not being_cancelled():
+                    signal.raise_signal(signal.SIGTERM)  # Prefect crashes the run, which semivl-restart starts again
+                return cast(R, Cancelled(message=str(error)))
 
         return flow(name=name, description=description, flow_run_name=run_name)(guarded)
 
@@ -68,6 +74,18 @@ def semivl_task(name: str, run_name: str | None = None) -> Callable[[Callable[P,
         )(body)
 
     return decorate
+
+
+def being_cancelled() -> bool:
+    """Whether somebody cancels this run, or the one of its process: else SIGTERM means that a machine is wanted back.
+
+    Prefect tells a cancel from another SIGTERM by a message that its own handler has to be in place for. While a
+    training runs ours is, so we ask.
+    """
+    with get_client(sync_client=True) as client:
+        asked = {flow_run.id, flow_run.root_flow_run_id}
+        states = [client.read_flow_run(UUID(run)).state for run in asked if run]
+    return any(state is not None and state.is_cancelling() for state in states)
 
 
 def may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:

@@ -13,7 +13,7 @@ from semivl.data.store import open_store
 from semivl.services import processes
 from semivl.settings import home
 from semivl.training.bundle import train_key
-from semivl.training.trainer import train
+from semivl.training.launch import train
 
 
 class Unwatched:

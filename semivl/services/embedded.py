@@ -103,7 +103,7 @@ def _mlflow() -> Service:
 def _prefect() -> Service:
     port = ports().prefect_port
     address = f"http://{HOST}:{port}"
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+    command = (sys.executable, "-m", "semivl.services.prefect_server", "--host", HOST, "--port", str(port))
     private = environment() | {
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home() / PREFECT / "ui"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",

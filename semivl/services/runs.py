@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from semivl.errors import ServiceError
 
@@ -15,6 +15,8 @@ _PATIENCE = 60.0
 """seconds that Prefect may stay silent while a run is followed"""
 _LAST_LINES = 3.0
 """seconds after its end in which a run's last log lines arrive: Prefect sends them every two"""
+_BUSY = 503
+"""what Prefect's client hands on only after it has tried for a minute"""
 _PAGE = 200
 """log lines that Prefect gives at once"""
 
@@ -34,11 +36,11 @@ class Ended:
 
 
 def start(deployment: str, parameters: dict[str, Any]) -> UUID:
-    """The id of a new run of FLOW/DEPLOYMENT, which a worker will take.
+    """The id of a new run of FLOW/DEPLOYMENT, which a worker will take; one run, however often it has to be asked for.
 
     Raises:
         ServiceError: SERV101 Prefect does not answer, SERV102 it knows no such deployment, SERV103 it does
-            not take the parameters.
+            not take the parameters, SERV105 it is too busy.
     """
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
     from prefect.states import Scheduled
@@ -46,13 +48,17 @@ def start(deployment: str, parameters: dict[str, Any]) -> UUID:
     with client_of() as client:
         try:
             found = client.read_deployment_by_name(deployment)
-            return client.create_flow_run_from_deployment(found.id, parameters=parameters, state=Scheduled()).id
+            return client.create_flow_run_from_deployment(
+                found.id, parameters=parameters, state=Scheduled(), idempotency_key=str(uuid4())
+            ).id
         except ObjectNotFound:
             raise ServiceError(
                 "SERV102", f"Prefect knows no deployment {deployment}.", "Make them with `semivl up`."
             ) from None
         except PrefectHTTPStatusError as error:
             words = " ".join(error.response.text.split())
+            if error.response.status_code == _BUSY:
+                raise ServiceError("SERV105", f"Prefect is too busy: {words}.", "Try again in a minute.") from None
             raise ServiceError("SERV103", f"Prefect does not take the run: {words}.", "Mend the parameters.") from None
 
 
