@@ -120,14 +120,14 @@ def together(chosen: argparse.Namespace, overrides: dict[str, Any]) -> list[str]
         submitted = load_flows.submit(chosen.submissions, parameters(overrides))
         found = load_flows.course(submitted)
         minutes = (time.perf_counter() - since) / 60
-        wrong = telling.result()
+        wrong = found.wrong + telling.result()
     print("\n" + HEAD)
     print(row("submission accepted", [one.seconds for one in submitted]))
     print(row("submission to Running", found.running))
     print(row("submission to Completed", found.completed))
     done = len(found.completed)
     print(f"\n{done} of {chosen.submissions} runs completed, {done / minutes:.1f} a minute", flush=True)
-    return wrong + found.wrong
+    return wrong
 
 
 @contextmanager

@@ -123,14 +123,19 @@ def workers(count: int) -> Iterator[None]:
         _wait_until_online(names, started)
         yield
     finally:
-        for one in started:
-            one.terminate()
-        for one in started:
-            try:
-                one.wait(30)
-            except subprocess.TimeoutExpired:
-                one.kill()
-                one.wait()
+        _end(started)
+
+
+def _end(started: list[subprocess.Popen[bytes]], seconds: float = 20) -> None:
+    """Asks the processes to end, and kills those that have not when all had their time."""
+    for one in started:
+        one.terminate()
+    until = time.monotonic() + seconds
+    while any(one.poll() is None for one in started) and time.monotonic() < until:
+        time.sleep(0.2)
+    for one in started:
+        one.kill()
+        one.wait()
 
 
 def _wait_until_online(names: list[str], started: list[subprocess.Popen[bytes]], seconds: float = 300) -> None:

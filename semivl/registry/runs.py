@@ -207,10 +207,22 @@ def _describe(run: "Run", config: Config, manifest: Manifest, links: dict[str, s
     tags.append(RunTag("mlflow.note.content", _note(config, manifest, links, validation)))
     for first in range(0, max(len(params), 1), 100):
         mlflow.log_batch(run_id, params=params[first : first + 100], tags=tags)
-    mlflow.log_inputs(run_id, datasets=[_dataset_input(manifest)])
+    _log_input(run_id, _dataset_input(manifest))
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     mlflow.log_text(run_id, text, CONFIG)
     mlflow.log_dict(run_id, environment(config.compute.threads), ENVIRONMENT)
+
+
+def _log_input(run_id: str, given: Any) -> None:
+    """Names what the run learns from. Of two that name a new snapshot at once MLflow refuses one: tried again."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client().log_inputs(run_id, datasets=[given])
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        client().log_inputs(run_id, datasets=[given])
 
 
 def _dataset_input(manifest: Manifest) -> Any:

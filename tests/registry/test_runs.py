@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -159,6 +162,22 @@ def test_of_two_runs_begun_at_once_one_stays(config: Config, manifest: Manifest)
     one, two = (runs._create(config, manifest, key) for _ in range(2))
     assert one.info.run_id == two.info.run_id
     assert all_runs(config, manifest) == [one.info.run_id]
+
+
+def test_runs_that_begin_at_once_on_a_new_snapshot_all_name_it(config: Config, manifest: Manifest) -> None:
+    count, version = 8, uuid.uuid4().hex[:16]
+    new = runs._dataset_input(manifest.model_copy(update={"version": version}))
+    begun = [client().create_run(experiment_id()).info.run_id for _ in range(count)]
+    together = Barrier(count)
+
+    def name(run_id: str) -> None:
+        together.wait()
+        runs._log_input(run_id, new)
+
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(name, begun))
+    named = [client().get_run(run_id).inputs.dataset_inputs for run_id in begun]
+    assert [[one.dataset.digest for one in inputs] for inputs in named] == [[version]] * count
 
 
 def test_system_metrics_are_recorded(config: Config, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

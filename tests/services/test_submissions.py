@@ -3,13 +3,14 @@
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from websockets.sync.client import connect
 
 from semivl.errors import ServiceError
 from semivl.services import runs
-from semivl.services.web import call
+from semivl.services.web import answers, call
 from tests.faults import FaultProxy
 
 FLOW = "semivl-validate"
@@ -69,3 +70,12 @@ def test_submissions_of_one_moment_wait_for_each_other_and_none_is_refused(prefe
     with ThreadPoolExecutor(12) as threads:
         submitted = list(threads.map(start, range(12)))
     assert sorted(submitted) == sorted(set(runs_of(prefect_server, deployment)) - set(before))
+
+
+def test_connections_that_stay_open_keep_nobody_from_being_served(prefect_server):
+    """Prefect serves 100 requests at a time; twenty workers with their runs hold as many connections."""
+    events = prefect_server.replace("http://", "ws://") + "/events/in"
+    with ExitStack() as held:
+        for _ in range(110):
+            held.enter_context(connect(events, open_timeout=30, proxy=None))
+        assert answers(f"{prefect_server}/health", seconds=20)
