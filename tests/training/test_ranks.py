@@ -1,9 +1,10 @@
 """Two ranks are as one: the same losses and weights as one process that learns from the whole batch.
 
-Sums are added up in another order, so not bit for bit: losses are within 1e-5 of each other relatively, and each tensor
-of weights ends within a hundredth of the way that it was moved, since AdamW makes full steps of gradients that are
-little more than rounding. Where a gradient is rounding alone, tensors are left out: softmax does not see what is added
-to all its logits, so a head's one bias, and the part of attention's biases that belongs to the keys, do nothing.
+Sums are added up in another order, so not bit for bit: losses are within 1e-5 of each other relatively, gradients of a
+step within 1e-4 of their norm, and each tensor of weights ends within a hundredth of the way that it was moved, since
+AdamW makes full steps of gradients that are little more than rounding. Where a gradient is rounding alone, tensors are
+left out: softmax does not see what is added to all its logits, so a head's one bias, and the part of attention's biases
+that belongs to the keys, do nothing.
 """
 
 import json
@@ -32,6 +33,8 @@ from tests.captioned import CAPTIONS, CLASSES, spoken_vlm
 from tests.tiny import SHAPE, SIDE, N, noise, tiny_batches, tiny_vlm
 
 STEPS, BROKEN = 5, 3
+SINGLE = (1, 4)
+"""steps whose gradients are compared: in one a rank has no noun, and methods of two phases are in either"""
 CONFIG = TrainConfig(steps=STEPS, batch=4, crop=SIDE, learning_rate=1e-4)
 DECODER = {"decoder": SHAPE.model_dump()}
 GROUPS = 5
@@ -118,6 +121,13 @@ def learned(name: str, start: int, stop: int, folder: Path) -> tuple[list[dict[s
     return losses, {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
+def gradients(name: str, step: int) -> dict[str, Tensor]:
+    """Of a single step from the start; AdamW would hide that they are all too large or too small alike."""
+    method, model, optimizer = learner(name)
+    take_step(over_ranks(method, model), model, optimizer, own_part(batch_for(method, step)), CONFIG, step)
+    return {key: p.grad.contiguous() for key, p in model.named_parameters() if p.grad is not None}
+
+
 def as_rank(rank: int, folder: Path) -> None:
     """One of two ranks: all methods unbroken, the first half, and the second half of what one process began."""
     torch.set_num_threads(1)
@@ -126,6 +136,8 @@ def as_rank(rank: int, folder: Path) -> None:
         told = {"unbroken": learned(name, 0, STEPS, folder / name / "unbroken")}
         told["first"] = learned(name, 0, BROKEN, folder / name / "of-two")
         told["second"] = learned(name, BROKEN, STEPS, folder / name / "of-one")
+        for step in SINGLE:
+            save_file(gradients(name, step), folder / name / f"gradients-{step}-{rank}.safetensors")
         for part, (losses, weights) in told.items():
             (folder / name / f"{part}-{rank}.json").write_text(json.dumps(losses))
             save_file({k: v.contiguous() for k, v in weights.items()}, folder / name / f"{part}-{rank}.safetensors")
@@ -174,6 +186,17 @@ def test_two_ranks_learn_what_one_process_learns(alone, name):
     for got, wanted in zip(losses, found[name][0], strict=True):
         assert got == pytest.approx(wanted, rel=1e-5, abs=1e-7)
     assert_near(name, weights, found[name][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", SINGLE)
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_of_two_ranks_are_those_of_one_process(alone, name, step):
+    found, expected = load_file(alone[0] / name / f"gradients-{step}-0.safetensors"), gradients(name, step)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        apart = (found[key] - tensor).norm()
+        assert apart <= 1e-4 * tensor.norm() + 1e-7, f"{key}: {apart:.1e} apart of {tensor.norm():.1e}"
 
 
 @pytest.mark.slow
