@@ -1,13 +1,14 @@
 """A class without masks, learned from tags: method transfer on scenes, or on the VOC subset, several seeds.
 
-    python -m benchmarks.transfer                          # scenes, 3 seeds: docs/transfer.md's tables
-    python -m benchmarks.transfer --data voc --seeds 1     # SEMIVL_REAL_DATA holds voc2012-subset/
+    python -m benchmarks.transfer --net unet               # scenes, 3 seeds: docs/transfer.md's tables
+    python -m benchmarks.transfer --seeds 0 --variants     # the labels alone, by the experiment's own label net
+    python -m benchmarks.transfer --data voc --seeds 0     # SEMIVL_REAL_DATA holds voc2012-subset/
     python -m benchmarks.transfer --table                  # what is finished so far, as tables
 
 Half of the classes have masks (strong); they are 255 in the masks of the others (weak), which tags of further photos
 name. The label net of a seed is learned once. Then every variant learns its model for the same steps, from the same
 crops: the second phase of a training, which is the same whatever came before it. Each finished run is a line of
-docs/results/transfer-DATA.jsonl; a run that has its line, by its seed and number of steps, is not run again.
+docs/results/transfer-DATA.jsonl; a run that has its line, by its seed, label net and number of steps, is not run again.
 """
 
 import argparse
@@ -54,6 +55,8 @@ LABELS: dict[str, dict[str, Any]] = {
     "+ self-diffusion": {"low": 0.5, "high": 0.5},
     "+ ignore band 0.3 to 0.7": {"low": 0.3, "high": 0.7},
 }
+UNET_STEPS = 3600
+"""of the label net on pixels, which begins with random weights"""
 LOOKED_AT = range(10_000, 10_030)
 """steps, none of which a training takes, whose crops tell how good labels are"""
 
@@ -118,10 +121,12 @@ class AllMasks(Method):
 def of_all_masks(setting: Setting, shown: Shown, start: int, vlm: DenseVLM) -> nn.Module:
     """The variants' network, learned from the true masks of all photos, as many crops a step."""
     both = setting.strong_photos.and_(setting.weak_photos)
+    bound, method = AllMasks(None), experiment(setting, {})
+    bound.restarts = method.restarts
     double = shown.config.model_copy(update={"batch": 2 * shown.config.batch})
     shown = replace(shown, strong=both, strong_tags=both.tags(len(setting.names)), config=double)
-    model = experiment(setting, {}).build(setting.config.classes, vlm, False).train()
-    learn(AllMasks(None), model, shown, start, double.steps)
+    model = method.build(setting.config.classes, vlm, False).train()
+    learn(bound, model, shown, start, double.steps)
     return model
 
 
@@ -151,7 +156,7 @@ def label_scores(net: LabelNet, setting: Setting, seed: int) -> dict[str, float]
             known = labels != IGNORE
             counted[name] += confusion(truth[known], labels[known], classes).numpy()
         planes = as_float(crops.images)
-        found = (net.objects(net.maps(planes)).probability(mask_size(truth)) > 0.5).numpy()
+        found = (net.objects(planes).probability(mask_size(truth)) > 0.5).numpy()
         for total, kind in (weak, strong):
             here = np.isin(truth, kind.nonzero()[0])
             total += [(found & here).sum(), ((found | here) & (here | (truth.numpy() == 0))).sum()]
@@ -180,10 +185,20 @@ def model_scores(model: nn.Module, setting: Setting) -> dict[str, float | None]:
     return {"all": mean_iou(total), "strong": apart.strong_miou, "weak": apart.weak_miou, "harmonic": apart.harmonic}
 
 
-def finished(path: Path, steps: int) -> list[dict[str, Any]]:
-    """The lines of the runs of so many steps that are done."""
+def with_unet(setting: Setting) -> Setting:
+    """The same with a label net on pixels, which learns for longer; as many steps as before for the model."""
+    config = setting.config
+    steps = UNET_STEPS + config.train.steps - phase_border(setting)
+    changes = {"first_phase": UNET_STEPS / steps, "label_transfer": {"net": {"foreground": "unet"}}}
+    method = MethodConfig(name="transfer", settings=merged(config.method.settings, changes))
+    train = config.train.model_copy(update={"steps": steps})
+    return replace(setting, config=config.model_copy(update={"method": method, "train": train}))
+
+
+def finished(path: Path, steps: int, net: str) -> list[dict[str, Any]]:
+    """The lines of the runs of so many steps with that label net that are done."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return [line for line in lines if line["steps"] == steps]
+    return [line for line in lines if (line["steps"], line["net"]) == (steps, net)]
 
 
 def show(lines: Sequence[dict[str, Any]]) -> None:
@@ -209,28 +224,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=list(SETTINGS), default="scenes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--steps", type=int, help="of both phases; those of the experiment if left out")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--net", choices=["dpt", "unet"], default="dpt", help="what finds objects")
     parser.add_argument("--table", action="store_true", help="only show what is finished")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     setting = SETTINGS[chosen.data]()
-    if chosen.steps:
-        longer = setting.config.train.model_copy(update={"steps": chosen.steps})
-        setting = replace(setting, config=setting.config.model_copy(update={"train": longer}))
+    if chosen.net == "unet":
+        setting = with_unet(setting)
     path = RESULTS / f"transfer-{chosen.data}.jsonl"
     if not chosen.table:
-        run(setting, path, chosen.seeds, chosen.variants)
-    show(finished(path, setting.config.train.steps))
+        run(setting, path, chosen.net, chosen.seeds, chosen.variants)
+    show(finished(path, setting.config.train.steps, chosen.net))
 
 
-def run(setting: Setting, path: Path, seeds: Sequence[int], variants: Sequence[str]) -> None:
+def run(setting: Setting, path: Path, kind: str, seeds: Sequence[int], variants: Sequence[str]) -> None:
     """Does what is not done yet, a seed after the other, and adds its lines."""
     steps = setting.config.train.steps
     vlm = load_vlm(setting.config.vlm, setting.config.classes, setting.config.train.crop)
     path.parent.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        done = {line["run"] for line in finished(path, steps) if line["seed"] == seed}
+        done = {line["run"] for line in finished(path, steps, kind) if line["seed"] == seed}
         if done.issuperset(("labels", *variants)):
             continue
         net = first_phase(setting, seed, vlm, home() / "bench" / path.stem)
@@ -240,7 +254,8 @@ def run(setting: Setting, path: Path, seeds: Sequence[int], variants: Sequence[s
                 scores: dict[str, Any] = label_scores(net, setting, seed)
             else:
                 scores = model_scores(second_phase(setting, name, seed, vlm, net), setting)
-            line = {"run": name, "seed": seed, "steps": steps, "scores": {k: round(v, 2) for k, v in scores.items()}}
+            line = {"run": name, "seed": seed, "steps": steps, "net": kind}
+            line["scores"] = {k: round(v, 2) for k, v in scores.items()}
             line["seconds"] = round(time.perf_counter() - since)
             print(json.dumps(line), flush=True)
             with path.open("a") as file:

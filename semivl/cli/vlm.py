@@ -1,4 +1,4 @@
-"""`semivl vlm`: what a vision-language model knows of your images, before it guides."""
+"""`semivl vlm`: what a vision-language model, or a finished model, knows of your images, before it guides."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,12 @@ import typer
 from semivl.cli.common import Changes, apply_environment, as_overrides, load_checked, named_vlm, show_table, working
 
 vlm = typer.Typer(no_args_is_help=True, help="Vision-language models.")
+_VLM = "a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)"
 
 
 @vlm.command("eval")
 def evaluate_vlm(
-    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    name: Annotated[str, typer.Argument(help=f"{_VLM}; or a finished one as guidance.model does (NAME@champion)")],
     data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
     source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
     short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
@@ -22,22 +23,30 @@ def evaluate_vlm(
     ] = None,
     changes: Changes = None,
 ) -> None:
-    """Measure what a vision-language model knows of labelled images, and advise scale and threshold for guidance."""
+    """Measure what a model that is to guide knows of labelled images, and advise scale and threshold for guidance."""
     apply_environment()
     from semivl.config import GroupConfig, check
     from semivl.evaluation.groups import group_tables, measure_groups
-    from semivl.evaluation.language import measure, tables
+    from semivl.evaluation.language import measure, measure_model, tables
     from semivl.evaluation.pairs import snapshot_pairs, source_pairs
     from semivl.nets.grouping import group_maps
     from semivl.nets.grouping_encoder import group_encoder
     from semivl.nets.vlm import load_vlm
+    from semivl.registry.guide import finished_bundle, is_finished
+    from semivl.training.guide import finished_predictor
 
     experiment = load_checked(data, changes)[0]
     grouping = check(GroupConfig, as_overrides(groups), "groups") if groups else None
-    side = experiment.guidance.table_side or experiment.train.crop
-    loaded = load_vlm(named_vlm(name), experiment.classes, side)
     pairs = source_pairs if source else snapshot_pairs
-    shown = tables(measure(loaded, experiment.classes, pairs(experiment), short_side))
+    if is_finished(name):
+        loaded = finished_predictor(finished_bundle(name), name, experiment.classes)
+        sized = loaded.evaluation.model_copy(update={"short_side": short_side or loaded.evaluation.short_side})
+        found = measure_model(loaded.logits, experiment.classes, pairs(experiment), sized)
+    else:
+        side = experiment.guidance.table_side or experiment.train.crop
+        loaded = load_vlm(named_vlm(name), experiment.classes, side)
+        found = measure(loaded, experiment.classes, pairs(experiment), short_side)
+    shown = tables(found)
     if grouping:
         encoder = group_encoder(grouping, loaded.encoder)
         grouped = measure_groups(
@@ -50,7 +59,7 @@ def evaluate_vlm(
 
 @vlm.command("label")
 def label_with_vlm(
-    name: Annotated[str, typer.Argument(help="a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)")],
+    name: Annotated[str, typer.Argument(help=_VLM)],
     folder: Annotated[Path, typer.Argument(help="where to write KEY.png, one label map a photo")],
     data: Annotated[str, typer.Option(help="experiment whose unlabelled photos, classes and guidance are taken")],
     changes: Changes = None,

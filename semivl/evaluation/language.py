@@ -1,8 +1,9 @@
-"""What a vision-language model knows of labelled images, and how far its labels can be trusted: `semivl vlm eval`.
+"""What a guide knows of labelled images, and how far its labels can be trusted: `semivl vlm eval`.
 
 Everything is measured as dense guidance has it (spec semivl.md, 2.6): cosines of every patch with the definitions of
 every class, the best of them, upsampled to the mask, softmax of `scale` times that. A text encoder of another kind
-wants another scale than CLIP's 100, so a few are tried: the labels are the same at each, their confidence is not.
+wants another scale than CLIP's 100, so a few are tried: the labels are the same at each, their confidence is not. A
+finished model that is to guide is measured by its own probabilities, at scale 1.
 
 Shares are from 0 to 1, of labelled pixels (255 is ignored). `foreground` is every class but one named `background`.
 """
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semivl.config import IGNORE, Classes, Record
+from semivl.config import IGNORE, Classes, EvaluationConfig, Record
 from semivl.data.tags import BACKGROUND
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import confusion, iou_points
+from semivl.evaluation.window import Predict, sliding_logits
 from semivl.nets.encoder import Features
 from semivl.nets.vlm import DenseVLM, concept_cosines
 
@@ -26,7 +28,7 @@ SCALES = (5.0, 10.0, 20.0, 40.0, 100.0)
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 WANTED_PRECISION, LEAST_COVERAGE, FALLBACK_COVERAGE = 0.8, 0.01, 0.05
 _QUARTER_SCALE = 20.0
-"""at which the most confident quarter is chosen"""
+"""of cosines, at which the most confident quarter is chosen"""
 _EDGES = torch.cat([torch.sigmoid(torch.linspace(-8, 13, 2101)), torch.tensor(THRESHOLDS)]).unique()
 """of the histograms of confidence: close together where confidence nears 1"""
 Pair = tuple[np.ndarray, np.ndarray]
@@ -54,7 +56,7 @@ class LanguageScores(Record):
     images: int
     top_1: float | None
     """images whose embedding (the encoder's own of the whole, else the mean of the patches') names the foreground
-    class with the most pixels, among foreground classes"""
+    class with the most pixels, among foreground classes; None for a finished model, which embeds none"""
     naming: float | None
     """true foreground pixels named right, among foreground classes"""
     naming_quarter: float | None
@@ -121,9 +123,9 @@ def measure(
     """
     text = vlm.required_text("semivl vlm eval")
     encoder = vlm.encoder.eval()
-    counted = _Counted(classes, scales)
+    counted = _Counted(classes, scales, _QUARTER_SCALE)
     for photo, mask in pairs:
-        image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+        image = _planes(photo)
         if short_side:
             factor = short_side / min(image.shape[-2:])
             image = F.interpolate(image, scale_factor=factor, mode="bilinear", antialias=True)
@@ -134,15 +136,36 @@ def measure(
             own(image)[:, :, None, None] if own else F.normalize(features.dense.mean((2, 3), keepdim=True), dim=1)
         )
         whole = concept_cosines(Features(embedded, ()), text.phrases, text.phrase_class, len(classes))
-        counted.add(dense, whole.flatten(), torch.from_numpy(mask.copy()).long())
+        counted.add(dense, torch.from_numpy(mask.copy()).long(), whole.flatten())
     return counted.scores()
+
+
+@torch.inference_mode()
+def measure_model(
+    predict: Predict, classes: Classes, pairs: Iterable[Pair], config: EvaluationConfig
+) -> LanguageScores:
+    """The scores of a finished model on photos with masks, by the mean of the logits of `config`'s windows.
+
+    Raises:
+        RegistryError: REG003, not one labelled pixel.
+    """
+    counted, config = _Counted(classes, (1.0,), 1.0), config.model_copy(update={"mode": "average_logits"})
+    for photo, mask in pairs:
+        logits = sliding_logits(predict, _planes(photo)[0], len(classes), config)
+        counted.add(logits[None], torch.from_numpy(mask.copy()).long())
+    return counted.scores()
+
+
+def _planes(photo: np.ndarray) -> Tensor:
+    """(1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 class _Counted:
     """What was counted so far."""
 
-    def __init__(self, classes: Classes, scales: tuple[float, ...]) -> None:
-        self.classes, self.scales = classes, scales
+    def __init__(self, classes: Classes, scales: tuple[float, ...], quarter_scale: float) -> None:
+        self.classes, self.scales, self.quarter_scale = classes, scales, quarter_scale
         self.foreground = torch.tensor([name != BACKGROUND for name in classes.names])
         self.images, self.pixels = 0, 0
         self.objects, self.objects_right = 0, 0
@@ -151,8 +174,8 @@ class _Counted:
         self.every = {scale: tally() for scale in scales}
         self.called = {scale: tally() for scale in scales}
 
-    def add(self, dense: Tensor, whole: Tensor, mask: Tensor) -> None:
-        """Cosines (1, N, h, w) of the patches and (N,) of the whole image, and the mask (H, W)."""
+    def add(self, dense: Tensor, mask: Tensor, whole: Tensor | None = None) -> None:
+        """Cosines or logits (1, N, h, w), the mask (H, W), and (N,) cosines of the whole image."""
         labelled = mask != IGNORE
         cosines = F.interpolate(dense, size=mask.shape, mode="bilinear", align_corners=False)[0][:, labelled]
         truth, background = mask[labelled], ~self.foreground
@@ -165,19 +188,19 @@ class _Counted:
             sure = _confidence(scale, cosines, best)
             self.every[scale].add(sure, right)
             self.called[scale].add(sure[called], right[called])
-        self.strict.add(_confidence(_QUARTER_SCALE, cosines, best)[called], right[called])
+        self.strict.add(_confidence(self.quarter_scale, cosines, best)[called], right[called])
         present = torch.bincount(truth, minlength=len(self.classes)) > 0
         known = cosines[present | background]
         best, named = known.max(0)
         named = (present | background).nonzero()[:, 0][named]
         called = self.foreground[named]
-        self.tagged.add(_confidence(_QUARTER_SCALE, known, best)[called], (named == truth)[called])
+        self.tagged.add(_confidence(self.quarter_scale, known, best)[called], (named == truth)[called])
         objects = cosines[self.foreground][:, self.foreground[truth]]
         best, named = objects.max(0)
         right = self.foreground.nonzero()[:, 0][named] == truth[self.foreground[truth]]
-        self.naming.add(_confidence(_QUARTER_SCALE, objects, best), right)
+        self.naming.add(_confidence(self.quarter_scale, objects, best), right)
         largest = torch.bincount(truth, minlength=len(self.classes)).masked_fill(background, 0)
-        if largest.sum():
+        if largest.sum() and whole is not None:
             self.objects += 1
             self.objects_right += int(whole.masked_fill(background, -torch.inf).argmax() == largest.argmax())
 

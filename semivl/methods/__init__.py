@@ -55,6 +55,8 @@ class Method:
     """images that encoder and decoder process with gradients, for each image of a batch"""
     partner: bool = False
     """whether a step needs other crops of its unlabelled photos too, for CutMix"""
+    restarts: tuple[float, ...] = ()
+    """shares of the training after which another phase begins, with the schedule of the learning rate anew"""
     reads_text: bool = False
     """whether `build` reads text of its own with the vision-language model's text tower, `vlm.language`"""
 

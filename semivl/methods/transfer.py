@@ -75,6 +75,7 @@ class Transfer(Method):
         """Raises: ConfigError CONF061, self-training without a discriminator."""
         self.settings = settings
         self.takes_guide = settings.label_transfer.activation.source == "guide"
+        self.restarts = (settings.first_phase,)
         if settings.self_training.start < 1 and not settings.adversary.used:
             what = "method transfer: self_training needs the discriminator, and adversary.strong and .weak are 0."
             raise ConfigError("CONF061", what, "Set adversary.weak, or self_training.start to 1.")
@@ -194,7 +195,7 @@ class Transfer(Method):
         if labelled.tags is None or not ranks.anyone(bool(((labelled.tags == THERE) & ~net.drawn).any())):
             return labelled.masks
         with torch.no_grad():
-            objects = net.objects(net.maps(as_float(labelled.images)))
+            objects = net.objects(as_float(labelled.images))
         foreground = objects.probability(mask_size(labelled.masks))
         return without_doubtful(net, labelled, foreground, self.settings.label_transfer)
 

@@ -1,11 +1,12 @@
 """The label net: where in a photo there is an object of any class, and which classes it holds (spec transfer.md, 2).
 
-One encoder, two heads. The foreground head knows no classes, so what it learns from the classes that have masks holds
-for those that have none. The classifier learns from tags; its maps before the mean say where a class seems to be.
+The foreground, a head on an encoder or a small net on pixels, knows no classes, so what it learns from the classes that
+have masks holds for those that have none. The classifier, a head on the encoder, learns from tags; its maps before the
+mean say where a class seems to be.
 It learns beside the model and is no part of the finished one.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -15,12 +16,17 @@ from torch.nn import functional as F
 from semivl.config import Record
 from semivl.nets.dpt import DptHead, DptShape, quarter_blocks
 from semivl.nets.encoder import DenseEncoder, Trained
+from semivl.nets.unet import UNet, UNetShape
 
 
 class LabelNetSettings(Record):
     """The label net's parts."""
 
-    head: DptShape = Field(DptShape(features=32, channels=(24, 48, 96, 192)), description="of the foreground")
+    foreground: Literal["dpt", "unet"] = Field(
+        "dpt", description="what finds objects: a DPT head on the encoder, or a U-Net on pixels"
+    )
+    head: DptShape = Field(DptShape(features=32, channels=(24, 48, 96, 192)), description="of foreground dpt")
+    unet: UNetShape = Field(UNetShape(), description="of foreground unet")  # pyright: ignore[reportCallIssue]
     trains: Trained = Field("spatial", description="what of its encoder learns; spatial: attention and positions")
 
 
@@ -28,7 +34,7 @@ class Foreground(NamedTuple):
     """What the foreground head says."""
 
     logits: Tensor
-    """(B, h, w), at eight times the patch grid"""
+    """(B, h, w): at eight times the patch grid, or the photo's size"""
     features: Tensor
     """(B, F, h, w), what its last layer reads"""
 
@@ -55,12 +61,13 @@ class LabelNet(nn.Module):
         """
         super().__init__()
         self.encoder, a, self.background = encoder, encoder.architecture, background
-        encoder.train_parts(settings.trains)
+        unet = settings.foreground == "unet"
+        encoder.train_parts("none" if unet and not classifies else settings.trains)
         for unread in (encoder.projection, encoder.head, encoder.stem):
             if unread is not None:
                 unread.requires_grad_(False)
         self.blocks = quarter_blocks(a.layers)
-        self.foreground = DptHead(settings.head, a.width, 1)
+        self.foreground = UNet(settings.unet, 1) if unet else DptHead(settings.head, a.width, 1)
         self.classifier = nn.Conv2d(a.width, classes, 1) if classifies else None
         self.register_buffer("drawn", torch.zeros(classes, dtype=torch.bool))
 
@@ -70,9 +77,12 @@ class LabelNet(nn.Module):
         found = dict(zip(each, self.encoder.outputs(images, each), strict=True))
         return tuple(found[block] for block in self.blocks)
 
-    def objects(self, maps: tuple[Tensor, ...]) -> Foreground:
-        """The foreground of the images that the maps are of."""
-        features = self.foreground.penultimate(maps)
+    def objects(self, images: Tensor, maps: tuple[Tensor, ...] | None = None) -> Foreground:
+        """The foreground of images (B, 3, H, W) in [0, 1]; `maps` are theirs, where somebody made them already."""
+        if isinstance(self.foreground, UNet):
+            features = self.foreground.features(images)
+            return Foreground(self.foreground.out(features)[:, 0], features)
+        features = self.foreground.penultimate(self.maps(images) if maps is None else maps)
         return Foreground(self.foreground.head[2](features)[:, 0], features)
 
     def class_maps(self, maps: tuple[Tensor, ...]) -> Tensor:

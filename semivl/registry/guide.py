@@ -26,9 +26,21 @@ def with_numbered_guide(config: Config) -> Config:
 def guide_bundle(config: Config) -> Path | None:
     """The folder with the guide's bundle on this machine; None where no finished model guides."""
     address = config.guidance.model
-    if address is None:
-        return None
+    return None if address is None else finished_bundle(address)
+
+
+def finished_bundle(address: str) -> Path:
+    """The folder with the bundle of a finished model: the one that is named, or that of a registered version.
+
+    Raises:
+        RegistryError: PRED001 the address is none, REG004 there is no such version.
+    """
     if (ROOT / address).is_dir():
         return ROOT / address
     name, version = model_and_version(address)
     return bundle_of(name, int(model_version(name, version).version))
+
+
+def is_finished(address: str) -> bool:
+    """Whether this names a finished model, not a vision-language model."""
+    return (ROOT / address).is_dir() or address.startswith("models:/") or "@" in address

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from semivl.config import Config
+from semivl.config import Classes, Config
 from semivl.errors import TrainingError
 from semivl.methods import Guide, create
 from semivl.nets.vlm import DenseVLM, load_vlm
@@ -39,19 +39,22 @@ def chosen_guide(
     if g.labels or not create(config.method).takes_guide:
         return None
     if finished:
-        return finished_guide(finished, config)
+        return FinishedModel(finished_predictor(finished, g.model, config.classes))
     if g.vlm is None and g.table_side in (None, config.train.crop):
         return vlm
     own = config.vlm.model_copy(update={"conv_stem": False})
     return load(g.vlm or own, config.classes, g.table_side or config.train.crop)
 
 
-def finished_guide(folder: Path, config: Config) -> FinishedModel:
-    """The model of a bundle as guide; on the CPU."""
+def finished_predictor(folder: Path, address: str | None, classes: Classes) -> Predictor:
+    """The model of a bundle that is to guide, on the CPU.
+
+    Raises:
+        TrainingError: TRAIN004 the bundle is none, TRAIN014 its model knows other classes.
+    """
     predictor = load_bundle(folder)
-    if predictor.classes.names != config.classes.names:
-        known, wanted = set(predictor.classes.names), set(config.classes.names)
-        odd = ", ".join(sorted(known ^ wanted)) or "their order"
-        what = f"guidance.model {config.guidance.model} was made for other classes: they differ in {odd}."
+    if predictor.classes.names != classes.names:
+        odd = ", ".join(sorted(set(predictor.classes.names) ^ set(classes.names))) or "their order"
+        what = f"the model {address} was made for other classes: they differ in {odd}."
         raise TrainingError("TRAIN014", what, "Name a model of the experiment's classes.")
-    return FinishedModel(predictor)
+    return predictor

@@ -25,6 +25,7 @@ class OverRanks(Method):
 
     def __init__(self, method: Method, model: nn.Module) -> None:
         super().__init__(method.settings)
+        self.restarts = method.restarts
         # a method need not use all of its model in every step; buffers follow those of rank 0
         self._step = DistributedDataParallel(Step(method, model), find_unused_parameters=True)
 

@@ -1,6 +1,8 @@
 """One update of the weights, the optimiser and its schedule (SemiVL; spec 1.2)."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ def take_step(
     With `bf16` the networks run in it where torch holds that safe; weights, losses and cosines stay float32.
     """
     torch.manual_seed(config.seed * 1_000_003 + step)
-    rate = learning_rate(config, step)
+    rate = learning_rate(config, step, method.restarts)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
     device = next(model.parameters()).device.type
@@ -39,18 +41,29 @@ def take_step(
     return {name: value.detach() for name, value in losses.items()}
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step: a linear warm-up, then the schedule's decay.
+def learning_rate(config: TrainConfig, step: int, restarts: Sequence[float] = ()) -> float:
+    """The rate of a step: a linear warm-up, then the schedule's decay, in each phase anew.
 
     `poly` is a polynomial decay of power 0.9, set after each update: steps 0 and 1 both run at the initial rate (spec
     1.2). `cosine` is half a wave from the warm-up's end to 0.
+
+    Args:
+        restarts: shares of the training after which the schedule begins anew, as `Method.restarts` has them.
     """
+    borders = [0, *(first_step(config, share) for share in restarts), config.steps]
+    start, stop = next((start, stop) for start, stop in pairwise(borders) if step < stop)
+    step, steps = step - start, stop - start
     if step < config.warmup:
         return config.learning_rate * (step + 1) / (config.warmup + 1)
     if config.schedule == "cosine":
-        passed = (step - config.warmup) / (config.steps - config.warmup)
+        passed = (step - config.warmup) / (steps - config.warmup)
         return config.learning_rate * (1 + math.cos(math.pi * passed)) / 2
-    return config.learning_rate * (1 - max(0, step - 1) / config.steps) ** 0.9
+    return config.learning_rate * (1 - max(0, step - 1) / steps) ** 0.9
+
+
+def first_step(config: TrainConfig, share: float) -> int:
+    """The first step whose progress is not below that share of the training."""
+    return math.ceil(share * config.steps - 1e-9)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

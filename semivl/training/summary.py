@@ -47,7 +47,7 @@ def summary(config: Config) -> dict[str, Rows]:
                 f"{t.steps:,}",
                 str(t.batch),
                 f"{t.crop} px",
-                " ".join(f"{learning_rate(t, s):.1e}" for s in (0, t.steps // 2, t.steps - 1)),
+                " ".join(f"{learning_rate(t, s, method.restarts):.1e}" for s in (0, t.steps // 2, t.steps - 1)),
             ),
         ],
         "memory": [

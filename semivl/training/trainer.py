@@ -199,7 +199,7 @@ class Run:
         if not np.isfinite(values["total"]):
             what = f"the loss of step {done - 1} is {values['total']}."
             raise TrainingError("TRAIN003", what, "Lower train.learning_rate.")
-        values |= {"learning_rate": learning_rate(c, done - 1)} | meter.read()
+        values |= {"learning_rate": learning_rate(c, done - 1, self.method.restarts)} | meter.read()
         telling.metrics(done, {f"train/{name}": value for name, value in values.items()})
         log.info("step %d of %d: loss %.4f, %.2f s a step", done, c.steps, values["total"], values["seconds_per_step"])
 

@@ -62,6 +62,7 @@ class ObjectsAlone(Method):
         """`share`: of the steps that the phase takes."""
         super().__init__(settings)
         self.share = share
+        self.restarts = (share,)
 
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
         assert batches.labelled is not None
@@ -157,7 +158,7 @@ def foreground_iou(net: LabelNet, samples: Sequence, number: int, cache: ShardCa
 
     def predict(images: Tensor) -> Tensor:
         images = images.to(device)
-        logits = net.objects(net.maps(images)).logits[:, None].float()
+        logits = net.objects(images).logits[:, None].float()
         wide = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([torch.zeros_like(wide), wide], dim=1)
 

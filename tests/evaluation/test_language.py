@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from semivl.config import ClassDefinition, Classes
+from semivl.cli import app
+from semivl.config import ClassDefinition, Classes, EvaluationConfig, load
+from semivl.data.scenes import write_scenes
 from semivl.errors import ConfigError, RegistryError
-from semivl.evaluation.language import Confident, LanguageScores, advised, measure, tables, tally
+from semivl.evaluation.language import Confident, LanguageScores, advised, measure, measure_model, tables, tally
 from semivl.language.text import ClassText
+from semivl.methods import create
 from semivl.nets.encoder import Features
-from semivl.nets.vlm import DenseVLM
+from semivl.nets.vlm import DenseVLM, load_vlm
+from semivl.training.bundle import save_bundle
 
 CLASSES = Classes(classes=tuple(ClassDefinition(name=n) for n in ("background", "cat", "dog")))
 TEXT = ClassText(torch.eye(3), torch.eye(3), torch.eye(3), torch.arange(3))
@@ -153,3 +158,27 @@ def test_tables_hold_every_figure_and_the_advice():
     shown = tables(scores([MAP], [MASK], (1.0, 10.0)))
     assert shown["classes"][1] == {"class": "cat", "IoU": "50.0"}
     assert "threshold=" in shown["advice"][0]["guidance settings"]
+
+
+def test_a_finished_model_is_counted_by_its_own_probabilities_as_cosines_are_at_scale_1():
+    config = EvaluationConfig(window=16, stride=16)  # pyright: ignore[reportCallIssue]
+    logits, mask = MAP.repeat_interleave(8, 1).repeat_interleave(4, 2), MASK.repeat(8, 0).repeat(4, 1)
+    found = measure_model(lambda images: logits[None], CLASSES, [(np.zeros((16, 16, 3), np.uint8), mask)], config)
+    by_cosines = scores([logits], [mask])
+    assert found.curve == by_cosines.curve and found.iou == by_cosines.iou
+    assert found.top_1 is None  # it embeds no photo
+    assert found.naming == by_cosines.naming
+
+
+def test_the_command_measures_a_finished_model_and_refuses_one_of_other_classes(tmp_path):
+    write_scenes(tmp_path / "scenes", seed=0, labelled=1, unlabelled=1, evaluation=2, size=96)
+    config = load("demo", {"evaluation": {"window": 48, "stride": 48}})
+    vlm = load_vlm(config.vlm, config.classes, config.train.crop)
+    model = create(config.method).build(config.classes, vlm, training=False)
+    save_bundle(tmp_path / "model", config, model, vlm.student().architecture)
+    asked = ["vlm", "eval", str(tmp_path / "model"), "--source", "-s", f"data.source={tmp_path / 'scenes'}"]
+    found = CliRunner().invoke(app, [*asked, "--data", "demo"])
+    assert found.exit_code == 0, found.output
+    assert "coverage" in found.output and "advice" in found.output
+    wrong = CliRunner().invoke(app, [*asked, "--data", "voc-subset"])
+    assert wrong.exit_code != 0 and "TRAIN014" in f"{wrong.output} {wrong.exception}"

@@ -43,6 +43,7 @@ SMALL = {
     "label_transfer": {"net": {"head": HEAD}, "activation": {"scales": [1.0]},
                        "labels": {"low": 0.45, "high": 0.55, "diffusion": {"nodes": "cells", "steps": 5}}},
 }  # fmt: skip
+UNET = {"label_transfer": SMALL["label_transfer"] | {"net": {"foreground": "unet", "unet": {"width": 4, "levels": 3}}}}
 ADVERSARY = {"adversary": {"strong": 0.01, "weak": 0.01, "start": 0.0}}
 
 
@@ -86,7 +87,7 @@ def changed(before, after) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("changes", [{}, {"network": "deeplab"}, ADVERSARY])
+@pytest.mark.parametrize("changes", [{}, UNET, {"network": "deeplab"}, ADVERSARY])
 def test_the_first_phase_changes_the_learner_alone_and_the_second_nothing_of_it_but_the_discriminator(changes):
     method, model = built(**changes)
     start = state_of(model)
@@ -99,7 +100,7 @@ def test_the_first_phase_changes_the_learner_alone_and_the_second_nothing_of_it_
     assert any(n.startswith("encoder.") for n in moved) and any(n.startswith("decoder.") for n in moved)
 
 
-@pytest.mark.parametrize("changes", [{}, {"network": "deeplab"}, ADVERSARY | {"self_training": {"start": 0.2}}])
+@pytest.mark.parametrize("changes", [{}, UNET, {"network": "deeplab"}, ADVERSARY | {"self_training": {"start": 0.2}}])
 @pytest.mark.parametrize("killed", [2, 4, 7])
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(tmp_path, changes, killed):
     method, model = built(**changes)

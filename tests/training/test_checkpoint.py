@@ -144,3 +144,13 @@ def test_running_statistics_and_averages_go_on_too(tmp_path, name, settings):
     load_checkpoint(path, resumed, other)
     assert run(resumed, other, range(2, 4)) == expected
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in unbroken.state_dict().items())
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine"])
+def test_each_phase_has_the_schedule_of_a_training_of_its_length(schedule: str):
+    own = {"learning_rate": 1e-3, "schedule": schedule, "warmup": 3}
+    whole = TrainConfig(steps=50, **own)  # pyright: ignore[reportArgumentType]
+    first, second = (TrainConfig(steps=steps, **own) for steps in (30, 20))  # pyright: ignore[reportArgumentType]
+    found = [learning_rate(whole, step, restarts=(0.6,)) for step in range(50)]
+    assert found[:30] == [learning_rate(first, step) for step in range(30)]
+    assert found[30:] == [learning_rate(second, step) for step in range(20)]

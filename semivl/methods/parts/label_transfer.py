@@ -51,13 +51,14 @@ def learned_from(
         doubts: background that the net itself takes for an object is left out, where tags name a class without masks.
     """
     note_drawn(net, labelled.masks)
-    maps = net.maps(as_float(labelled.images))
-    objects = net.objects(maps)
+    images = as_float(labelled.images)
+    maps = None if net.classifier is None else net.maps(images)
+    objects = net.objects(images, maps)
     masks = labelled.masks
     if doubts:
         masks = without_doubtful(net, labelled, objects.probability(mask_size(masks)), settings)
     of_objects = object_loss(objects.logits, object_target(masks, net.background), settings.dice)
-    if net.classifier is None:
+    if net.classifier is None or maps is None:
         return {"total": of_objects, "objects": of_objects}
     assert unlabelled is not None and unlabelled.tags is not None
     told = torch.cat([crop_tags(labelled.masks, labelled.tags, net.drawn), unlabelled.tags])
@@ -88,7 +89,7 @@ def labelled_by(
     """Labels of crops that have tags; their masks, if there are any, are nowhere in what this is given."""
     assert unlabelled.tags is not None
     images, tagged, how = as_float(unlabelled.images), unlabelled.tags == THERE, settings.activation
-    objects = net.objects(net.maps(images))
+    objects = net.objects(images)
     foreground = objects.probability(mask_size(images))
     if how.source == "classifier":
         active = activation.of_classifier(net, images, tagged, how)
