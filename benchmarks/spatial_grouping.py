@@ -2,8 +2,8 @@
 
     python -m benchmarks.spatial_grouping                              # scenes and the tiny CLIP, nothing learned
     python -m benchmarks.spatial_grouping --adapt --seeds 3            # and adapted by captions
-    python -m benchmarks.spatial_grouping --photos FOLDER              # voc2012-subset in FOLDER, class names alone
-    python -m benchmarks.spatial_grouping --photos FOLDER --vlm photos-spoken --groups-by photos-aligned
+    python -m benchmarks.spatial_grouping --photos FOLDER --own        # voc2012-subset in FOLDER, class names alone
+    python -m benchmarks.spatial_grouping --photos FOLDER --vlm photos-spoken --groups-by photos-distilled --own
 
 IoU in points over all pixels; `inside` is the share of object pixels that are named right among the objects. Nothing is
 chosen on what is printed but where docs/spatial-grouping.md says so.
@@ -149,8 +149,10 @@ def bounds(photos: Photos, groupings: dict[str, Callable[[Tensor], Tensor]]) -> 
     return rows
 
 
-def groupings(photos: Photos, encoder: DenseEncoder) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Squares, and the groupers with the experiment's settings."""
+def groupings(photos: Photos, encoder: DenseEncoder, own: bool) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Squares, and the groupers with the experiment's settings; or the experiment's `own` grouper alone."""
+    if own:
+        return {f"{photos.groups.grouper}, own": lambda image: group_maps(encoder, image, photos.groups)[0]}
     found: dict[str, Callable[[Tensor], Tensor]] = {
         "squares of 8 pixels": lambda image: squares(_size(image), image.shape[2] // 8, image.shape[3] // 8),
         "12 squares": lambda image: squares(_size(image), 3, 4),
@@ -289,6 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--painted", action="store_true", help="read painted photos too, which takes long")
+    parser.add_argument("--own", action="store_true", help="the experiment's own groups and reading, no others")
     parser.add_argument("--adapt", action="store_true", help="adapt by captions too")
     parser.add_argument("--captioned", type=int, default=800, help="scenes to adapt by")
     parser.add_argument("--steps", type=int, default=120)
@@ -306,11 +309,14 @@ def main() -> None:
             encoder = load_vlm(named_vlm(options.groups_by), photos.config.classes, photos.config.train.crop).encoder
         encoder.eval()
         assert isinstance(encoder, DenseEncoder)
-        show_table(bounds(photos, groupings(photos, encoder)), f"what groups allow, {len(photos.images)} photos")
+        show_table(
+            bounds(photos, groupings(photos, encoder, options.own)), f"what groups allow, {len(photos.images)} photos"
+        )
         maps = [group_maps(encoder, image, photos.groups)[0] for image in photos.images]
         rows = dense_rows(photos, maps)
         if not options.groups_by:
-            rows += region_rows(photos, maps, READINGS + (PAINTED if options.painted else ()))
+            several = READINGS + (PAINTED if options.painted else ())
+            rows += region_rows(photos, maps, [photos.settings.regions] if options.own else several)
         show_table(rows, "named with class names alone")
         if not options.photos:
             show_table(speed(photos), "12 groups")
