@@ -4,13 +4,19 @@ Alone, without a process group, every function here gives back what one process 
 equal part of the batch, in the ranks' order, and a loss is made such that the *mean over the ranks* is the loss of the
 whole batch, which is what DistributedDataParallel makes of the gradients:
 
-- what is divided by a number of pixels is divided by `counted` of it;
+- what is divided by a number of pixels is divided by `counted` of it, and a plain mean is `mean_of_all`;
+- what is no mean, as Dice or a contrast, every rank computes alike from what all have: `summed`, `gathered`;
 - what is drawn at random is drawn for the images of all ranks, from one seed, and `part` of it is taken;
 - what looks at other images of the batch, as the reversed partners of CutMix do, asks for them with `reversed_whole`.
+
+Ranks wait for each other in most of these functions, and in the gradients of `summed` and `gathered`, so all ranks have
+to come by them, whatever their images show.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,12 +38,24 @@ def part(count: int) -> slice:
     return slice(rank() * count, (rank() + 1) * count)
 
 
-def counted(count: Tensor) -> Tensor:
-    """What a sum over this rank's pixels is divided by: the number of those that count on all ranks, at least 1, shared
-    out equally."""
+def chunk(count: int) -> slice:
+    """This rank's part of `count` things that all ranks know of and need: about as many as each other's, or none."""
+    return slice(count * rank() // world(), count * (rank() + 1) // world())
+
+
+def counted(count: Tensor, least: float = 1) -> Tensor:
+    """What a sum over this rank's pixels is divided by: the number or weight of those that count on all ranks, at least
+    `least`, shared out equally."""
     if world() == 1:
-        return count.clamp(min=1)
-    return _summed(count).clamp(min=1) / world()
+        return count.clamp(min=least)
+    return _summed(count).clamp(min=least) / world()
+
+
+def mean_of_all(values: Tensor) -> Tensor:
+    """The mean of the values of all ranks, which may have unequally many or none: this rank's share in it."""
+    if world() == 1:
+        return values.mean()
+    return values.sum() / counted(torch.tensor(values.numel()))
 
 
 def mean(values: Tensor) -> Tensor:
@@ -47,7 +65,12 @@ def mean(values: Tensor) -> Tensor:
 
 def anyone(said: bool) -> bool:
     """Whether any rank says so; they wait for each other."""
-    return said if world() == 1 else bool(_summed(torch.tensor(int(said))))
+    return said if world() == 1 else bool(either(torch.tensor(said)))
+
+
+def either(said: Tensor) -> Tensor:
+    """Where any rank says so, of bools of one shape."""
+    return said if world() == 1 else _summed(said.int()) > 0
 
 
 def of_first(number: int) -> int:
@@ -69,9 +92,53 @@ def reversed_whole(images: Tensor) -> Tensor:
     return parts[world() - 1 - rank()].flip(0).to(images.dtype)
 
 
-def _summed(values: Tensor) -> Tensor:
+def summed(values: Tensor) -> Tensor:
+    """The sum over the ranks, of values of one shape; gradients go to all ranks."""
+    return gathered(values[None]).sum(0)
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """(M, ...) the rows of all ranks, which may have unequally many or none; gradients go to those that hold them."""
+    if world() == 1:
+        return rows
+    told = [torch.zeros(2, dtype=torch.int64) for _ in range(world())]
+    dist.all_gather(told, torch.tensor([len(rows), rows.requires_grad]))
+    counts, learned = zip(*(one.tolist() for one in told), strict=True)
+    plain = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+    if any(learned) and not plain.requires_grad:
+        # no rows have no gradient, but the others wait for this rank on the way back
+        plain = plain.detach().requires_grad_()
+    return _Gathered.apply(plain, counts, _way_back(dist.group.WORLD)).to(rows.dtype)  # pyright: ignore
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of unequally many, filled up for the way. Back comes what all ranks together want of this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...], way_back: dist.ProcessGroup) -> Tensor:
+        before = sum(counts[: rank()])
+        ctx.own, ctx.way_back = slice(before, before + len(rows)), way_back
+        filled = rows.new_zeros(max(counts), *rows.shape[1:])
+        filled[: len(rows)] = rows
+        parts = [torch.empty_like(filled) for _ in counts]
+        dist.all_gather(parts, filled)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _summed(gradients[0].contiguous(), ctx.way_back)[ctx.own], None, None
+
+
+@cache
+def _way_back(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """A group of the same ranks, for gradients: DistributedDataParallel sends its own meanwhile, and not on every rank
+    at the same place among these."""
+    return dist.new_group()  # pyright: ignore[reportReturnType]
+
+
+def _summed(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     total = values.detach().clone()
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=group)
     return total
 
 

@@ -79,7 +79,7 @@ class Captioned:
     ignored: Tensor
     """(B, S, S) bool: padding"""
     captions: tuple[str, ...]
-    """several captions of an image are lines"""
+    """of the images of all ranks, from which a step draws for all of them; several captions of an image are lines"""
     maps: Tensor | None = None
     """(B, S, S) int64: what the method made of each image before the training (`image_maps`), 255 outside"""
 
@@ -275,7 +275,8 @@ class Steps(Dataset[Batches]):
         made = [self.image_maps / f"{row.key}.png" for row in rows] if self.image_maps else None
         maps = [decode_mask(path.read_bytes()) for path in made] if made else None
         cut = _unlabelled(images, maps, None, crops)
-        return Captioned(cut.images, cut.ignored, tuple(row.caption or "" for row in rows), cut.hints)
+        captions = tuple(self.captioned[place].caption or "" for place in self._positions(self.captioned, step))
+        return Captioned(cut.images, cut.ignored, captions, cut.hints)
 
     def _tags(self, rows: Sequence[Row]) -> Tensor | None:
         """(B, N) int8."""

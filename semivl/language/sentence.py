@@ -84,7 +84,7 @@ class SentenceEncoder(nn.Module):
         """(B, L, D) after the last layer, of token embeddings (B, L, D); `filled` (B, L) bool is not attended to."""
         x = self.norm(embedded + self.position[: embedded.shape[1]])
         for layer in self.layers:
-            x = layer(x, src_key_padding_mask=filled)
+            x = layer(x, src_key_padding_mask=filled if len(x) else None)  # torch takes no mask of no texts
         return x
 
 

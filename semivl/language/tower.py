@@ -50,8 +50,9 @@ class TextTower(nn.Module):
         return next(self.parameters()).device
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """(B, L) int64 token ids, texts that are too long cut short."""
-        return self._tokenizer(list(texts)).to(self.device)
+        """(B, L) int64 token ids, texts that are too long cut short; there may be no text."""
+        found = self._tokenizer(list(texts)) if texts else torch.zeros(0, 1, dtype=torch.int64)
+        return found.to(self.device)
 
     def spoken(self, tokens: Tensor) -> Tensor:
         """(B, L) bool: the tokens of words, neither start nor end nor filling."""
@@ -105,7 +106,7 @@ class OpenClipTower(TextTower):
         tokens = super().tokens(texts)
         if self.pooling in _BY_END and self.mask is not None:
             # no token sees a later one, so what is behind the longest text's end only costs time
-            tokens = tokens[:, : int((tokens != 0).any(0).nonzero().max()) + 1]
+            tokens = tokens[:, : max((tokens != 0).any(0).nonzero().flatten().tolist(), default=0) + 1]
         return tokens
 
     def embedded(self, tokens: Tensor) -> Tensor:

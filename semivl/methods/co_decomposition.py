@@ -6,12 +6,15 @@ vision-language model, and region, words and noun are drawn together against tho
 keeps the nouns where it had them, and priors on area and smoothness keep the masks in shape.
 """
 
+from typing import NamedTuple
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import Classes, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches, Captioned, Pools
 from semivl.language.nouns import NOT_VISUAL
 from semivl.language.templates import IMAGENET, Template
@@ -38,6 +41,15 @@ class Weights(Record):
     smooth_masks: float = Field(1.0, ge=0, description="total variation of the masks")
     positive_area: float = Field(0.5, ge=0, description="area of nouns' masks on their own images")
     negative_area: float = Field(0.05, ge=0, description="area of nouns' masks on other images")
+
+
+class Apart(NamedTuple):
+    """What items are told from, (M, M) bool."""
+
+    items: Tensor
+    """items from items"""
+    whole: Tensor
+    """items' whole images from nouns"""
 
 
 class CoDecomposition(Method):
@@ -105,10 +117,12 @@ class CoDecomposition(Method):
         read = read_captions(captioned.captions, self.settings.nouns, self._left_out)
         if not read.rows:
             return {"total": 0 * sum(p.sum() for p in model.parameters() if p.requires_grad)}  # pyright: ignore
-        nouns = model.learner.context(model.teacher, [noun.word for noun in read.items])
-        found, highlighted = self._of_images(model, captioned, read, nouns, progress)
-        found |= self._of_words(model, read, nouns, highlighted)
-        found["kept"] = 1 - (nouns * self._frozen(model.teacher, read)).sum(1).mean()
+        own = read.of(ranks.part(len(captioned.images)))
+        nouns = model.learner.context(model.teacher, [noun.word for noun in own.items])
+        negatives = self._negatives(read, nouns.device)
+        found, highlighted = self._of_images(model, captioned, own, self._of_all(nouns), negatives, progress)
+        found |= self._of_words(model, own, nouns, highlighted, negatives.items)
+        found["kept"] = 1 - ranks.mean_of_all((nouns * self._frozen(model.teacher, read, own)).sum(1))
         w = self.settings.weights
         total = torch.stack([getattr(w, name) * found[name] for name in Weights.model_fields]).sum()
         told = {name: value.detach() for name, value in found.items()}
@@ -118,34 +132,39 @@ class CoDecomposition(Method):
     def _left_out(self) -> frozenset[str]:
         return frozenset() if self.settings.all_nouns else NOT_VISUAL
 
+    def _of_all(self, items: Tensor) -> Tensor:
+        """(M, ...) of the rank's own items: all ranks', since items are told from those of every image of the batch."""
+        return regions.of_all_ranks(items, self.settings.nouns)
+
     def _of_images(
-        self, model: CoDeModel, captioned: Captioned, read: Read, nouns: Tensor, progress: float
+        self, model: CoDeModel, captioned: Captioned, own: Read, nouns: Tensor, negatives: Apart, progress: float
     ) -> tuple[Losses, Tensor]:
         """The losses on masks of the nouns (M, D), and the embeddings (M, D) of the images that they highlight."""
-        rows = torch.tensor(read.rows, device=nouns.device)
+        rows, places = (torch.tensor(of, dtype=torch.int64, device=nouns.device) for of in (own.rows, own.places))
         images, ignored = as_float(captioned.images[rows]), captioned.ignored[rows]
         features = self._features(model, images, progress)
         cosines = model.regions.cosines(features, nouns)
         logits = model.regions.logits(cosines)
         valid = F.interpolate((~ignored).float()[:, None], size=logits.shape[-2:], mode="area")
         masks = logits.sigmoid() * valid
-        others, elsewhere = self._negatives(read, nouns.device)
 
-        kept = hard_masks(regions.own_masks(logits)) * regions.own_masks(valid.expand_as(logits)).round()
+        draw = torch.rand(len(nouns), *logits.shape[2:], device=nouns.device)[places]
+        kept = hard_masks(regions.own_masks(logits, places), draw)
+        kept = kept * regions.own_masks(valid.expand_as(logits), places).round()
         shown = highlighted_images(
             model.encoder, images.repeat(self.settings.nouns, 1, 1, 1), kept, model.learner.image_prompt
         )
-        highlighted = model.encoder.whole(shown)
-        areas = regions.of_items(regions.shares(masks, valid))
-        pooled = regions.of_items(regions.pooled_cosines(cosines, masks))
+        highlighted = self._of_all(model.encoder.whole(shown))
+        areas = regions.of_items(ranks.gathered(regions.shares(masks, valid)))
+        pooled = regions.of_items(ranks.gathered(regions.pooled_cosines(cosines, masks)))
         area = areas.diagonal().mean()
         return {
-            "feature": model.learner.feature_contrast(pooled, elsewhere),
-            "image": model.learner.image_contrast(highlighted @ nouns.T, others),
+            "feature": model.learner.feature_contrast(pooled, negatives.whole),
+            "image": model.learner.image_contrast(highlighted @ nouns.T, negatives.items),
             "smooth_features": regions.total_variation(features),
             "smooth_masks": regions.total_variation(masks),
             "positive_area": (area - self.settings.area).abs(),
-            "negative_area": regions.mean_of(areas, elsewhere),
+            "negative_area": regions.mean_of(areas, negatives.whole),
             "area": area,
         }, highlighted
 
@@ -157,45 +176,47 @@ class CoDecomposition(Method):
             backbone = model.regions.backbone(tokens, grid)
         return model.regions.features(backbone)
 
-    def _of_words(self, model: CoDeModel, read: Read, nouns: Tensor, highlighted: Tensor) -> Losses:
-        """The losses on the captions' tokens, and of what they highlight against the images' (M, D)."""
+    def _of_words(self, model: CoDeModel, own: Read, nouns: Tensor, highlighted: Tensor, negatives: Tensor) -> Losses:
+        """The losses on the tokens of the own captions, whose nouns are (P, D), and of what all captions highlight
+        against what the images do (M, D)."""
         tower, learner, count = model.teacher, model.learner, self.settings.nouns
-        tokens = tower.tokens(read.captions)
+        tokens = tower.tokens(own.captions)
         spoken = tower.spoken(tokens)
         with torch.no_grad():
             embedded = tower.embedded(tokens)
             hidden = tower.hidden(embedded, tokens)
         logits = learner.words.logits(learner.words.features(hidden, spoken), nouns.unflatten(0, (count, -1)))
-        labels = token_labels(tower, tokens, read)
+        labels = token_labels(tower, tokens, own)
         each = torch.tensor([0.5, *[1.0] * count], device=logits.device)
         shares = logits.softmax(1)[:, 1:].transpose(0, 1).flatten(0, 1)
         kept = highlighted_words(embedded.repeat(count, 1, 1), shares, spoken.repeat(count, 1), learner.text_prompt)
         again = tokens.repeat(count, 1)
-        said = F.normalize(tower.pooled(tower.hidden(kept, again), again).float(), dim=-1)
-        others, _ = self._negatives(read, nouns.device)
+        said = self._of_all(F.normalize(tower.pooled(tower.hidden(kept, again), again).float(), dim=-1))
         learned = labels != IGNORED
+        weight = (each[labels.clamp(min=0)] * learned).sum()
+        wrong = F.cross_entropy(logits, labels, weight=each, ignore_index=IGNORED, reduction="sum")
         return {
-            "tokens": F.cross_entropy(logits, labels, weight=each, ignore_index=IGNORED),
-            "word": learner.word_contrast(highlighted @ said.T, others),
-            "words_right": regions.mean_of((logits.argmax(1) == labels).float(), learned),
+            "tokens": wrong / ranks.counted(weight, least=1e-6),
+            "word": learner.word_contrast(highlighted @ said.T, negatives),
+            "words_right": (logits.argmax(1) == labels).sum() / ranks.counted(learned.sum()),
         }
 
     @torch.no_grad()
-    def _frozen(self, tower: TextTower, read: Read) -> Tensor:
-        """(M, D): the frozen embedding of each noun in a template drawn for it."""
+    def _frozen(self, tower: TextTower, read: Read, own: Read) -> Tensor:
+        """(P, D): the frozen embedding of each own noun in a template drawn for it."""
         templates = self.settings.templates
         drawn = torch.randint(len(templates), (len(read.items),)).tolist()
-        return tower.encode([templates[i].format(noun.word) for i, noun in zip(drawn, read.items, strict=True)])
+        said = [templates[i].format(noun.word) for i, noun in zip(drawn, read.items, strict=True)]
+        return tower.encode([said[place] for place in own.places])
 
-    def _negatives(self, read: Read, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(M, M) bool twice: the negatives of items with items, and of items' whole images with nouns."""
+    def _negatives(self, read: Read, device: torch.device) -> Apart:
         if self.settings.negatives == "all":
             every = contrast.other_items(len(read.items), device)
-            return every, every
+            return Apart(every, every)
         others = contrast.other_nouns(read.lemmas, device)
         if self.settings.negatives == "other_nouns":
-            return others, others
-        return others, contrast.unmentioned(read.lemmas, read.mentioned, device)
+            return Apart(others, others)
+        return Apart(others, contrast.unmentioned(read.lemmas, read.mentioned, device))
 
 
 METHOD = CoDecomposition

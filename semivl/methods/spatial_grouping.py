@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semivl.config import Classes, GroupConfig, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches, Pools
 from semivl.language.templates import ENSEMBLE
 from semivl.language.tower import TextTower
@@ -127,10 +128,11 @@ class SpatialGrouping(Method):
         assert isinstance(learner, Learner) and isinstance(teacher, Teacher)
         images, drawn = as_float(captioned.images), draw(captioned.captions, adapt.nouns).to(captioned.images.device)
         reading = model.read(images, captioned.maps)
-        nouns = self._nouns_loss(reading, drawn, learner, teacher)
+        regions, present, of_photos = map(ranks.gathered, (reading.regions, reading.present, reading.whole))
+        nouns = self._nouns_loss(regions, present, drawn, learner, teacher)
         same = torch.tensor([[a == b for b in drawn.captions] for a in drawn.captions], device=images.device)
         captions = embedded(teacher.language, drawn.captions)
-        whole = region_contrast.whole_contrast(reading.whole, captions, same, learner.scale)
+        whole = region_contrast.whole_contrast(of_photos, captions, same, learner.scale)
         moved = torch.zeros_like(whole) if teacher.encoder is None else moved_from(teacher.encoder, images, reading)
         return {
             "total": adapt.noun_weight * nouns + adapt.whole_weight * whole + adapt.distillation * moved,
@@ -140,14 +142,14 @@ class SpatialGrouping(Method):
             "scale": learner.scale.detach(),
         }
 
-    def _nouns_loss(self, reading: Reading, drawn: Draws, learner: Learner, teacher: Teacher) -> Tensor:
-        """The contrast of nouns and regions; 0 where no caption has a noun."""
+    def _nouns_loss(self, regions: Tensor, present: Tensor, drawn: Draws, learner: Learner, teacher: Teacher) -> Tensor:
+        """The contrast of nouns and regions (B, K, D) that are `present` (B, K); 0 where no caption has a noun."""
         adapt, scale = self.settings.adapt, learner.scale
         assert adapt
         if not drawn.nouns:
             return torch.zeros_like(scale)
         nouns = embedded(teacher.language, in_templates(drawn.nouns, adapt.templates))
-        regions, present, owner, counted = reading.regions, reading.present, drawn.owner, drawn.counted
+        owner, counted = drawn.owner, drawn.counted
         if adapt.unit == "image":
             scores = region_contrast.image_scores(regions, present, nouns, adapt.pooling, adapt.pooling_temperature)
             loss = region_contrast.nouns_to_images(scores, owner, counted, scale)
@@ -175,9 +177,9 @@ class SpatialGrouping(Method):
 
 @torch.no_grad()
 def embedded(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    """(M, D) float32 embeddings of texts, each different one made once."""
+    """(M, D) float32 embeddings of texts that all ranks ask for, each different one made once, by one of them."""
     every = list(dict.fromkeys(texts))
-    rows = tower.encode(every).float()
+    rows = ranks.gathered(tower.encode(every[ranks.chunk(len(every))]).float())
     return rows[[every.index(text) for text in texts]]
 
 

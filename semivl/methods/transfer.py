@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Classes, Record
+from semivl.data import ranks
 from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
 from semivl.data.strength import strengths, tagged_classes
 from semivl.data.tags import BACKGROUND, THERE, UNKNOWN
@@ -178,19 +179,20 @@ class Transfer(Method):
         tags = tag_loss(pooled_logits(of_weak), seen, net.background)
         total = supervised + s.weak_weight * tagged + s.tag_weight * tags
         known = ~unlabelled.ignored
+        count = ranks.counted(known.sum())
         found = {
             "supervised": supervised,
             "weak": tagged,
             "tags": tags,
-            "weak_share": ((labels != IGNORE) & known).sum() / known.sum().clamp(min=1),
-            "weak_objects": ((labels != IGNORE) & (labels != net.background)).sum() / known.sum().clamp(min=1),
+            "weak_share": ((labels != IGNORE) & known).sum() / count,
+            "weak_objects": ((labels != IGNORE) & (labels != net.background)).sum() / count,
         }
         return found | self._with(opinions, total)
 
     def _masks(self, net: LabelNet, labelled: Labelled) -> Tensor:
         """The masks less doubtful background, where a tag names a class that no mask has shown yet."""
         note_drawn(net, labelled.masks)
-        if labelled.tags is None or not ((labelled.tags == THERE) & ~net.drawn).any():
+        if labelled.tags is None or not ranks.anyone(bool(((labelled.tags == THERE) & ~net.drawn).any())):
             return labelled.masks
         with torch.no_grad():
             objects = net.objects(as_float(labelled.images))

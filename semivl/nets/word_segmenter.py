@@ -46,7 +46,7 @@ class WordSegmenter(nn.Module):
 
     def features(self, hidden: Tensor, spoken: Tensor) -> Tensor:
         """(B, L, D), L2-normalised, of hidden states (B, L, W) where `spoken` (B, L) tokens are words."""
-        filled = behind_the_end(spoken)
+        filled = behind_the_end(spoken) if len(spoken) else None  # torch takes no mask of no captions
         x = hidden
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=filled)

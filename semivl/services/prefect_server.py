@@ -7,28 +7,65 @@ Two things of Prefect 3.8 that a Prefect on Postgres does not have:
 - Most of its writing transactions are deferred ones: they read, and ask for SQLite's one write lock at their first
   write. Where anybody has written since that read, SQLite refuses at once, however long it was told to wait; the client
   gets a 503 and tries again after 2, 4, 8, 16 and 32 seconds. Of many that submit runs at one moment one gets through
-  each time, and the last are refused. Here each takes the lock when it begins, so that the others wait for it.
+  each time, and the last are refused. Here they wait for each other before they begin, in the order in which they came,
+  and take the lock when they begin. Who waits holds no connection to the database: there are 15.
 - It serves 100 requests at a time, and counts among them the connections that workers and runs hold open for as long as
   they live, up to five for a worker with its run. With twenty of them nobody is served any more, for ever. Here open
   connections do not count.
 """
 
+import asyncio
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 
-def take_the_lock_first() -> None:
-    """Makes every transaction that Prefect begins on SQLite in this process an immediate one."""
-    from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+class Turns:
+    """One task of an event loop at a time; what it does within its turn needs none of its own."""
 
-    def begin(self: AioSqliteConfiguration, conn: "Connection") -> None:
-        if SQLITE_BEGIN_MODE.get() is not None:  # else it only reads, and Prefect leaves it to SQLite
-            conn.exec_driver_sql("BEGIN IMMEDIATE")
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
 
-    AioSqliteConfiguration.begin_sqlite_stmt = begin
+    @property
+    def mine(self) -> bool:
+        return self._holder is asyncio.current_task()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        async with self._lock:
+            self._holder = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._holder = None
+
+
+def one_transaction_at_a_time() -> None:
+    """Makes the transactions that Prefect begins on SQLite in this process wait for each other, and immediate ones."""
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+    of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def in_turn(
+        self: AioSqliteConfiguration, session: "AsyncSession", with_for_update: bool = False
+    ) -> "AsyncGenerator[AsyncSessionTransaction, None]":
+        turns = of_loop.setdefault(asyncio.get_running_loop(), Turns())
+        if turns.mine:
+            async with begin(self, session, with_for_update) as transaction:
+                yield transaction
+        else:
+            async with turns.turn(), begin(self, session, with_for_update=True) as transaction:
+                yield transaction
+
+    AioSqliteConfiguration.begin_transaction = in_turn
 
 
 def count_requests_alone() -> None:
@@ -47,7 +84,7 @@ def count_requests_alone() -> None:
 
 
 if __name__ == "__main__":
-    take_the_lock_first()
+    one_transaction_at_a_time()
     count_requests_alone()
     from prefect.cli import app
 

@@ -89,7 +89,8 @@ def test_ranks_get_the_slices_of_what_one_rank_gets(prepared, tmp_path, world):
         assert len(whole) == 14
         for name, tensor in whole.items():
             assert torch.equal(tensor, torch.cat([part[name] for part in parts])), name
-        assert alone[step].captioned.captions == sum((rank[step].captioned.captions for rank in ranks), ())
+        # a step draws of the captions for all ranks
+        assert all(rank[step].captioned.captions == alone[step].captioned.captions for rank in ranks)
         assert {s for rank in ranks for s in rank.shards(step)} == set(alone.shards(step))
 
 

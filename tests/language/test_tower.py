@@ -101,6 +101,14 @@ def test_filling_changes_nothing(tower: TextTower):
     torch.testing.assert_close(together[:1], alone, atol=1e-6, rtol=0)
 
 
+def test_no_texts_have_no_embeddings_and_go_the_same_way(tower: TextTower):
+    """As on a rank of several whose captions have no noun."""
+    tokens = tower.tokens([])
+    embedded = torch.zeros(0, tokens.shape[1], tower.width, requires_grad=True)
+    found = tower.pooled(tower.hidden(embedded, tokens), tokens)
+    assert found.shape == tower.encode([]).shape == (0, tower.embedding) and found.requires_grad
+
+
 def test_an_encoder_without_a_text_tower_is_told_clearly(tmp_path: Path):
     save_aligned(tmp_path / "blind", DenseEncoder(architecture(embedding=0)))
     vlm = load_vlm(VlmConfig(model=f"aligned:{tmp_path / 'blind'}", skip_blocks=(0,)), CLASSES, 32, language=True)

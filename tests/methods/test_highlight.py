@@ -28,7 +28,7 @@ def tower() -> TextTower:
 def test_hard_masks_are_binary_with_the_gradient_of_the_soft_ones():
     torch.manual_seed(0)
     logits = torch.randn(50, 50, requires_grad=True)
-    masks = hard_masks(logits)
+    masks = hard_masks(logits, torch.rand(50, 50))
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     masks.sum().backward()
     assert logits.grad is not None and (logits.grad > 0).all() and logits.grad.max() <= 0.25
@@ -37,7 +37,7 @@ def test_hard_masks_are_binary_with_the_gradient_of_the_soft_ones():
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
 def test_hard_masks_are_one_as_often_as_the_soft_one_says(probability: float):
     torch.manual_seed(0)
-    drawn = hard_masks(torch.full((100_000,), math.log(probability / (1 - probability))))
+    drawn = hard_masks(torch.full((100_000,), math.log(probability / (1 - probability))), torch.rand(100_000))
     assert abs(drawn.mean() - probability) < 0.01
 
 
@@ -77,6 +77,10 @@ def test_captions_with_too_few_nouns_are_left_out_and_draws_follow_the_seed():
         assert first != second and {first, second} <= set(found)
     torch.manual_seed(5)
     assert read_captions(CAPTIONS, 2, frozenset()) == read
+    assert read.of(slice(0, 4)) == read
+    last = read.of(slice(2, 4))
+    assert last == Read([1], read.captions[2:], read.nouns[2:], [read.items[2], read.items[5]], [2, 5])
+    assert read.of(slice(2, 3)) == Read([], [], [], [], [])
     others = {tuple(read_captions(CAPTIONS, 2, frozenset()).items) for _ in range(20)}
     assert len(others) > 1
 
@@ -92,7 +96,7 @@ def test_one_of_an_images_captions_is_drawn_and_empty_nouns_can_be_left_out():
 def labels_of(tower: TextTower, caption: str, nouns: list[str], chosen: list[str]) -> list[tuple[int, int]]:
     """Token ids and labels."""
     items = [Noun(word, word) for word in chosen]
-    read = Read([0], [caption], [tuple(Noun(word, word) for word in nouns)], items)
+    read = Read([0], [caption], [tuple(Noun(word, word) for word in nouns)], items, list(range(len(items))))
     tokens = tower.tokens([caption])
     return list(zip(tokens[0].tolist(), token_labels(tower, tokens, read)[0].tolist(), strict=True))
 
@@ -173,7 +177,10 @@ def test_items_are_noun_major_and_own_masks_are_their_own_images():
     per_image = torch.arange(8.0).view(2, 4)
     assert regions.of_items(per_image).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
     masks = torch.arange(8.0).view(2, 4, 1, 1)
-    assert regions.own_masks(masks).flatten().tolist() == [0, 5, 2, 7]
+    assert regions.own_masks(masks, torch.arange(4)).flatten().tolist() == [0, 5, 2, 7]
+    # two nouns of three images, of which this rank has the last two
+    of_three = torch.arange(12.0).view(2, 6, 1, 1)
+    assert regions.own_masks(of_three, torch.tensor([1, 2, 4, 5])).flatten().tolist() == [1, 8, 4, 11]
 
 
 def test_areas_count_what_is_no_padding_and_variation_is_the_mean_step():

@@ -48,6 +48,15 @@ def test_filling_begins_behind_the_token_after_the_last_word():
     assert behind_the_end(spoken).int().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]]
 
 
+def test_no_captions_have_no_features_and_reach_every_layer(tower: TextTower):
+    """As on a rank of several whose captions have no noun."""
+    words, tokens = WordSegmenter(tower, WordShape(heads=2)), tower.tokens([])  # pyright: ignore[reportCallIssue]
+    found = words.features(tower.hidden(tower.embedded(tokens), tokens), tower.spoken(tokens))
+    assert found.shape == (0, tokens.shape[1], tower.embedding)
+    found.sum().backward()
+    assert all(p.grad is not None for p in words.layers.parameters())
+
+
 def test_token_features_do_not_depend_on_the_rest_of_the_batch(tower: TextTower):
     torch.manual_seed(0)
     words = WordSegmenter(tower, WordShape(heads=2)).eval()  # pyright: ignore[reportCallIssue]

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from semivl.config import IGNORE, Record
+from semivl.data import ranks
 from semivl.nets.discriminator import Discriminator
 
 
@@ -108,4 +109,4 @@ def opinions(
 def _truth_loss(logits: Tensor, truth: int, counted: Tensor) -> Tensor:
     """Mean binary cross-entropy over the counted pixels; 0 where there is none."""
     each = F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth), reduction="none")
-    return (each * counted).sum() / counted.sum().clamp(min=1)
+    return (each * counted).sum() / ranks.counted(counted.sum())

@@ -17,7 +17,7 @@ IGNORED = -1
 
 
 class Read(NamedTuple):
-    """The captions of a batch that have enough nouns."""
+    """The captions of a batch, or of a rank's part of it, that have enough nouns."""
 
     rows: list[int]
     """their places in the batch"""
@@ -27,6 +27,8 @@ class Read(NamedTuple):
     """all nouns of each"""
     items: list[Noun]
     """N * B chosen ones, noun-major"""
+    places: list[int]
+    """of the items among those of the whole batch"""
 
     @property
     def lemmas(self) -> list[str]:
@@ -38,6 +40,18 @@ class Read(NamedTuple):
         of_caption = [frozenset(noun.lemma for noun in found) for found in self.nouns]
         return of_caption * (len(self.items) // max(1, len(self.captions)))
 
+    def of(self, images: slice) -> "Read":
+        """What is of some of the batch's images, rows counted from the first of them."""
+        kept = [i for i, row in enumerate(self.rows) if images.start <= row < images.stop]
+        places = [first + i for first in range(0, len(self.items), max(1, len(self.rows))) for i in kept]
+        return Read(
+            [self.rows[i] - images.start for i in kept],
+            [self.captions[i] for i in kept],
+            [self.nouns[i] for i in kept],
+            [self.items[place] for place in places],
+            places,
+        )
+
 
 def read_captions(captions: Sequence[str], count: int, left_out: frozenset[str]) -> Read:
     """Of each image one of its captions, drawn among those with at least `count` nouns, and `count` of these nouns.
@@ -48,7 +62,7 @@ def read_captions(captions: Sequence[str], count: int, left_out: frozenset[str])
         captions: of each image, its captions as lines.
         left_out: lemmas that are no nouns here.
     """
-    read = Read([], [], [], [])
+    read = Read([], [], [], [], [])
     chosen: list[list[Noun]] = []
     for row, text in enumerate(captions):
         usable = [(line, found) for line in text.splitlines() if len(found := nouns(line, left_out)) >= count]
@@ -60,6 +74,7 @@ def read_captions(captions: Sequence[str], count: int, left_out: frozenset[str])
         read.nouns.append(found)
         chosen.append([found[i] for i in torch.randperm(len(found))[:count].tolist()])
     read.items.extend(picked[i] for i in range(count) for picked in chosen)
+    read.places.extend(range(len(read.items)))
     return read
 
 

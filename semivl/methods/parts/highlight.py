@@ -1,16 +1,16 @@
 """Highlighting: what a mask leaves of an image or caption, the rest filled by a learned prompt (spec code.md, 3.5)."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.nets.encoder import DenseEncoder
 
 
-def hard_masks(logits: Tensor) -> Tensor:
-    """Masks of 0 and 1 drawn from logits of any shape, with the gradient of the soft ones (Gumbel-sigmoid, tau 1)."""
-    draw = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
-    soft = (logits + draw.logit()).sigmoid()  # a logistic draw is the difference of two of Gumbel's
+def hard_masks(logits: Tensor, draw: Tensor) -> Tensor:
+    """Masks of 0 and 1 of logits of any shape, with the gradient of the soft ones (Gumbel-sigmoid, tau 1), by a uniform
+    draw from [0, 1) of the same shape."""
+    logistic = draw.clamp(1e-6, 1 - 1e-6).logit()  # the difference of two draws of Gumbel's
+    soft = (logits + logistic).sigmoid()
     hard = (soft > 0.5).to(soft.dtype)
     return hard - soft.detach() + soft
 

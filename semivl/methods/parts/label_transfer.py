@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semivl.config import IGNORE, Record
+from semivl.data import ranks
 from semivl.data.stream import Labelled, Unlabelled
 from semivl.data.tags import THERE
 from semivl.methods import Losses, as_float
@@ -68,8 +69,10 @@ def learned_from(
 
 
 def note_drawn(net: LabelNet, masks: Tensor) -> None:
-    """Notes the classes that the masks (B, H, W) show."""
-    net.drawn[masks[masks != IGNORE].unique()] = True
+    """Notes the classes that the masks (B, H, W) show, on whichever rank."""
+    shown = torch.zeros_like(net.drawn)
+    shown[masks[masks != IGNORE].unique()] = True
+    net.drawn |= ranks.either(shown)
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ items. Repeated images have equal masks, so they are made once, and what is made
 import torch
 from torch import Tensor
 
+from semivl.data import ranks
+
 
 def of_items(per_image: Tensor) -> Tensor:
     """(M, M) of (B, M): a row for each item, the rows of the images repeated noun by noun."""
@@ -14,11 +16,22 @@ def of_items(per_image: Tensor) -> Tensor:
     return per_image.repeat(count // per_image.shape[0], 1)
 
 
-def own_masks(masks: Tensor) -> Tensor:
-    """(M, h, w) of (B, M, h, w): each noun's mask on the image that it was taken from."""
-    count = masks.shape[1]
-    places = torch.arange(count, device=masks.device)
-    return masks[places % masks.shape[0], places]
+def own_masks(masks: Tensor, places: Tensor) -> Tensor:
+    """(P, h, w) of (B, M, h, w): each noun's mask on the image that it was taken from.
+
+    Args:
+        places: (P,) int64 of the B images' nouns among the M, which may be of more images; noun-major.
+    """
+    images = torch.arange(len(masks), device=masks.device).repeat(len(places) // max(1, len(masks)))
+    return masks[images, places]
+
+
+def of_all_ranks(items: Tensor, nouns: int) -> Tensor:
+    """(M, ...) noun-major of the images of all ranks, of a rank's own (P, ...), `nouns` of each image."""
+    if ranks.world() == 1:
+        return items
+    by_image = items.unflatten(0, (nouns, -1)).transpose(0, 1)
+    return ranks.gathered(by_image).transpose(0, 1).flatten(0, 1)
 
 
 def pooled_cosines(cosines: Tensor, masks: Tensor) -> Tensor:
@@ -36,9 +49,8 @@ def shares(masks: Tensor, valid: Tensor) -> Tensor:
 
 
 def total_variation(maps: Tensor) -> Tensor:
-    """The mean difference of neighbours, across and down, of maps (B, C, h, w)."""
-    across, down = maps.diff(dim=3).abs().mean(), maps.diff(dim=2).abs().mean()
-    return across + down
+    """The mean difference of neighbours, across and down, of maps (B, C, h, w) of all ranks."""
+    return ranks.mean_of_all(maps.diff(dim=3).abs()) + ranks.mean_of_all(maps.diff(dim=2).abs())
 
 
 def mean_of(values: Tensor, chosen: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semivl.config import IGNORE
+from semivl.data import ranks
 from semivl.data.tags import ABSENT, THERE, UNKNOWN
 
 
@@ -42,9 +43,10 @@ def object_loss(logits: Tensor, target: Tensor, dice: float) -> Tensor:
     known = target != IGNORE
     truth = (target == 1).to(wide.dtype)
     each = F.binary_cross_entropy_with_logits(wide, truth, reduction="none")
-    entropy = (each * known).sum() / known.sum().clamp(min=1)
+    entropy = (each * known).sum() / ranks.counted(known.sum())
     sure = wide.sigmoid() * known
-    overlap = (2 * (sure * truth).sum() + 1) / (sure.sum() + (truth * known).sum() + 1)
+    both, of_sure, of_truth = ranks.summed(torch.stack([(sure * truth).sum(), sure.sum(), (truth * known).sum()]))
+    overlap = (2 * both + 1) / (of_sure + of_truth + 1)
     return entropy + dice * (1 - overlap)
 
 
@@ -65,7 +67,7 @@ def tag_loss(logits: Tensor, tags: Tensor, background: int, untold: float = 0.0)
     weight = torch.where(tags == UNKNOWN, untold, 1.0)
     weight[:, background] = 0
     each = F.binary_cross_entropy_with_logits(logits.float(), (tags == THERE).float(), reduction="none")
-    return (each * weight).sum() / weight.sum().clamp(min=1e-6)
+    return (each * weight).sum() / ranks.counted(weight.sum(), least=1e-6)
 
 
 def pooled_logits(cells: Tensor, sharpness: float = 5.0) -> Tensor:
