@@ -67,8 +67,8 @@ def test_submissions_of_one_moment_wait_for_each_other_and_none_is_refused(prefe
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             return str(runs.start(deployment, {}))
 
-    with ThreadPoolExecutor(12) as threads:
-        submitted = list(threads.map(start, range(12)))
+    with ThreadPoolExecutor(30) as threads:
+        submitted = list(threads.map(start, range(30)))
     assert sorted(submitted) == sorted(set(runs_of(prefect_server, deployment)) - set(before))
 
 
