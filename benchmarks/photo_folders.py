@@ -15,25 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.transfer_photos import WANTED, voc_folder, voc_mask, voc_names
-from semivl.config import IGNORE, Classes, load
+from benchmarks.transfer_photos import STRONG, WANTED, WEAK, voc_folder, voc_mask, voc_names
+from semivl.config import IGNORE
 from semivl.data.scenes import mask_png
 from semivl.settings import home
 
 CAPTIONED = 3000
 """of Flickr8k's photos: more than a short training sees"""
-HALF = len(WANTED) // 2
-WEAK = WANTED[:HALF]
-"""classes that no training mask shows"""
-
-
-def well_filled() -> tuple[Classes, np.ndarray]:
-    """The background and the ten classes of WANTED, and (256,) their ids by VOC's, 255 for all others."""
-    every = load("photos").classes
-    kept = ("background", *WANTED)
-    table = np.full(256, IGNORE, np.uint8)
-    table[[every.names.index(name) for name in kept]] = np.arange(len(kept))
-    return every.model_copy(update={"classes": tuple(c for c in every.classes if c.name in kept)}), table
 
 
 def captioned(folder: Path, table: np.ndarray) -> None:
@@ -56,16 +44,15 @@ def halves(folder: Path, table: np.ndarray, masks: int, tagged: int) -> None:
     evaluation(folder, table)
     held_out = set(voc_names("val"))
     train = [n for n in np.random.default_rng(0).permutation(voc_names("train_aug")) if n not in held_out]
-    weak, strong = set(range(1, HALF + 1)), set(range(HALF + 1, len(WANTED) + 1))
     drawn: list[str] = []
     told: list[str] = []
     tags: list[dict[str, object]] = []
     for name in train:
         mask = voc_mask(name, table)
-        shown = set(np.unique(mask).tolist()) & (weak | strong)
-        if shown & strong and len(drawn) < masks:
+        shown = set(np.unique(mask).tolist()) & (WEAK | STRONG)
+        if shown & STRONG and len(drawn) < masks:
             drawn.append(name)
-            hidden = np.where(np.isin(mask, list(weak)), IGNORE, mask).astype(np.uint8)
+            hidden = np.where(np.isin(mask, list(WEAK)), IGNORE, mask).astype(np.uint8)
             save_mask(hidden, folder / "masks" / f"{name}.png")
         elif shown and len(told) < tagged:
             told.append(name)

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.photo_folders import captioned, halves, well_filled
-from benchmarks.transfer_photos import VOC_METHOD
+from benchmarks.photo_folders import captioned, halves
+from benchmarks.transfer_photos import VOC_METHOD, well_filled
 from semivl.config import Config, load
 from semivl.data.cache import ShardCache
 from semivl.data.ingest import ingest

@@ -37,7 +37,7 @@ from semivl.methods.parts.losses import cross_entropy_sums, supervised_target
 from semivl.nets.label_net import LabelNet
 from semivl.nets.vlm import DenseVLM, load_vlm
 from semivl.settings import ROOT, home
-from semivl.training.step import build_optimizer, take_step
+from semivl.training.step import build_optimizer, first_step, take_step
 
 RESULTS = ROOT / "docs" / "results"
 SETTINGS = {"scenes": scenes_setting, "voc": voc_setting}
@@ -74,8 +74,7 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def phase_border(setting: Setting) -> int:
     """The first step of the second phase."""
-    settings = experiment(setting, {}).settings
-    return int(np.ceil(settings.first_phase * setting.config.train.steps - 1e-9))
+    return first_step(setting.config.train, experiment(setting, {}).settings.first_phase)
 
 
 def first_phase(setting: Setting, seed: int, vlm: DenseVLM, folder: Path) -> LabelNet:

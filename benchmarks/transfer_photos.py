@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semivl.config import IGNORE, Config, MethodConfig, TrainConfig, load
+from semivl.config import IGNORE, Classes, Config, MethodConfig, TrainConfig, load
 from semivl.data.augment import Crop, crop_image, crop_mask, draw_crop, outside
 from semivl.data.scenes_compose import scene
 from semivl.data.stream import Batches, Labelled, Unlabelled, positions
@@ -164,6 +164,8 @@ def scenes_setting() -> Setting:
 WANTED = ("car", "cat", "chair", "cow", "dog", "horse", "person", "potted plant", "sheep", "sofa")
 """classes that the VOC subset shows often, in VOC's order; the second half is strong (spec transfer.md, 1: the swapped
 split), since few photos of the subset show potted plants or sofas without one of the others"""
+WEAK, STRONG = set(range(1, len(WANTED) // 2 + 1)), set(range(len(WANTED) // 2 + 1, len(WANTED) + 1))
+"""their ids, the background being 0"""
 MOST = 500
 """photos of a kind"""
 
@@ -176,30 +178,30 @@ def voc_setting() -> Setting:
     base = load("photos", {"vlm": {"model": "aligned:.semivl/vlm/vit-s14"}, "train": {
         "steps": 200, "batch": 4, "crop": 112, "short_side": 126, "scale": [0.75, 1.25], "decoder_multiplier": 2.0,
     }, "evaluation": {"short_side": 126, "window": 126, "stride": 126}})  # fmt: skip
-    every = base.classes
-    kept = ("background", *WANTED)
-    table = np.full(256, IGNORE, np.uint8)
-    table[[every.names.index(name) for name in kept]] = np.arange(len(kept))
-    config = base.model_copy(
-        update={
-            "classes": every.model_copy(update={"classes": tuple(c for c in every.classes if c.name in kept)}),
-            "method": MethodConfig(name="transfer", settings=VOC_METHOD),
-        }
-    )
-    half = len(WANTED) // 2
-    weak, strong = set(range(1, half + 1)), set(range(half + 1, len(kept)))
+    classes, table = well_filled()
+    method = MethodConfig(name="transfer", settings=VOC_METHOD)
+    config = base.model_copy(update={"classes": classes, "method": method})
     evaluation, train = (voc_names(split) for split in ("val", "train_aug"))
     train = [n for n in np.random.default_rng(0).permutation(train) if n not in set(evaluation)]
     strong_names, weak_names = [], []
     for name in train:
         shown = set(np.unique(voc_mask(name, table)).tolist())
-        if shown & strong:
+        if shown & STRONG:
             strong_names.append(name)
-        elif shown & weak:
+        elif shown & WEAK:
             weak_names.append(name)
-    looked_at = [n for n in evaluation if set(np.unique(voc_mask(n, table)).tolist()) & set(range(1, len(kept)))]
+    looked_at = [n for n in evaluation if set(np.unique(voc_mask(n, table)).tolist()) & (WEAK | STRONG)]
     photos = [voc(some, table) for some in (strong_names[:MOST], weak_names[:MOST], looked_at)]
-    return Setting(config, tuple(sorted(weak)), *photos)
+    return Setting(config, tuple(sorted(WEAK)), *photos)
+
+
+def well_filled() -> tuple[Classes, np.ndarray]:
+    """The background and the ten classes of WANTED, and (256,) their ids by VOC's, 255 for all others."""
+    every = load("photos").classes
+    kept = ("background", *WANTED)
+    table = np.full(256, IGNORE, np.uint8)
+    table[[every.names.index(name) for name in kept]] = np.arange(len(kept))
+    return every.model_copy(update={"classes": tuple(c for c in every.classes if c.name in kept)}), table
 
 
 def voc_names(split: str) -> list[str]:

@@ -13,6 +13,7 @@ from semivl.config import IGNORE, Classes, Record
 from semivl.errors import RegistryError
 from semivl.evaluation.counting import by_name, confusion, iou_points, mean
 from semivl.evaluation.language import Pair
+from semivl.methods import as_planes
 
 Group = Callable[[Tensor], Tensor]
 """images (B, 3, H, W) in [0, 1] to groups (B, H, W) int64"""
@@ -39,7 +40,7 @@ def measure_groups(group: Group, classes: Classes, pairs: Iterable[Pair]) -> Gro
     """
     table, counted = torch.zeros(len(classes), len(classes), dtype=torch.int64), []
     for photo, mask in pairs:
-        image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+        image = as_planes(photo)[None]
         groups, truth = group(image)[0].cpu(), torch.from_numpy(mask.copy()).long()
         table += confusion(truth, majority(groups, truth, len(classes)), len(classes))
         counted.append(len(groups.unique()))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from semivl.config import IGNORE, Record
 from semivl.errors import ConfigError
+from semivl.methods import as_planes
 from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance
 from semivl.nets.vlm import DenseVLM
 
@@ -50,7 +51,7 @@ def write_labels(
     for photo_count, (key, photo) in enumerate(photos, 1):
         path = folder / f"{key}.png"
         if not path.is_file():
-            image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+            image = as_planes(photo)[None]
             labels = teacher(image, torch.zeros(1, *photo.shape[:2], dtype=torch.bool))
             partial = folder / f".{key}.{os.getpid()}"
             Image.fromarray(labels[0].byte().numpy()).save(partial, "PNG")

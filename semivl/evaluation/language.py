@@ -21,6 +21,7 @@ from semivl.data.tags import BACKGROUND
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import confusion, iou_points
 from semivl.evaluation.window import Predict, sliding_logits
+from semivl.methods import as_planes
 from semivl.nets.encoder import Features
 from semivl.nets.vlm import DenseVLM, concept_cosines
 
@@ -125,7 +126,7 @@ def measure(
     encoder = vlm.encoder.eval()
     counted = _Counted(classes, scales, _QUARTER_SCALE)
     for photo, mask in pairs:
-        image = _planes(photo)
+        image = as_planes(photo)[None]
         if short_side:
             factor = short_side / min(image.shape[-2:])
             image = F.interpolate(image, scale_factor=factor, mode="bilinear", antialias=True)
@@ -151,14 +152,9 @@ def measure_model(
     """
     counted, config = _Counted(classes, (1.0,), 1.0), config.model_copy(update={"mode": "average_logits"})
     for photo, mask in pairs:
-        logits = sliding_logits(predict, _planes(photo)[0], len(classes), config)
+        logits = sliding_logits(predict, as_planes(photo), len(classes), config)
         counted.add(logits[None], torch.from_numpy(mask.copy()).long())
     return counted.scores()
-
-
-def _planes(photo: np.ndarray) -> Tensor:
-    """(1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 class _Counted:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -159,3 +160,8 @@ def start_from(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def as_float(images: Tensor) -> Tensor:
     """uint8 images as float in [0, 1]."""
     return images.to(torch.float32) / 255
+
+
+def as_planes(photo: np.ndarray) -> Tensor:
+    """(3, H, W) in [0, 1] of a photo (H, W, 3) uint8."""
+    return as_float(torch.from_numpy(photo.copy()).permute(2, 0, 1))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from semivl.errors import LabelError
 from semivl.evaluation.window import best_class, sliding_scores
+from semivl.methods import as_planes
 
 if TYPE_CHECKING:
     from semivl.training.bundle import Predictor
@@ -44,7 +45,7 @@ def said(predictor: "Predictor", photo: np.ndarray) -> Said:
     Raises:
         LabelError: LABEL003 what it says is no number.
     """
-    image = torch.from_numpy(photo.copy()).permute(2, 0, 1).float() / 255
+    image = as_planes(photo)
     scores = sliding_scores(predictor.logits, image, len(predictor.classes), predictor.evaluation)
     if not torch.isfinite(scores).all():
         raise LabelError("LABEL003", "the model's output is not finite.", "Choose by another version: --model NAME@1.")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from semivl.config import VlmConfig
 from semivl.errors import ConfigError, TrainingError
+from semivl.methods import as_planes
 from semivl.nets.aligned import PROJECTION_FILE, TEXT_FOLDER, save_aligned, weights
 from semivl.nets.vlm import ALIGNED, SPOKEN, load_vlm, weights_digest
 from semivl.settings import ROOT, home
@@ -129,7 +130,7 @@ def _said(encoder: nn.Module, name: str, images: list[Path], side: int, grid: in
         if i % 400 == 0:
             tell(f"asking the teacher about image {i} of {len(images)}")
         with torch.inference_mode():
-            pixels = torch.from_numpy(photo_at(image, side).copy()).permute(2, 0, 1)[None].float() / 255
+            pixels = as_planes(photo_at(image, side))[None]
             dense = F.interpolate(encoder(pixels).dense, size=(grid, grid), mode="bilinear", align_corners=False)
             row = dense[0].flatten(1).T.numpy()
         if file is None:

@@ -12,7 +12,7 @@ from PIL import Image
 from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image
 from semivl.data.sample import Row
-from semivl.methods import ImageMaps
+from semivl.methods import ImageMaps, as_planes
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def made_maps(maps: ImageMaps, rows: Sequence[Row], cache: ShardCache, folder: P
     place.mkdir(parents=True, exist_ok=True)
     missing = [row for row in rows if not (place / f"{row.key}.png").is_file()]
     for done, row in enumerate(missing, 1):
-        image = torch.from_numpy(decode_image(read_sample(cache, row)[0]).copy()).permute(2, 0, 1).float() / 255
+        image = as_planes(decode_image(read_sample(cache, row)[0]))
         with torch.inference_mode():
             made = maps.make(image)
         body = BytesIO()

@@ -27,7 +27,7 @@ from semivl.data.tags import TagReader
 from semivl.errors import TrainingError
 from semivl.evaluation.overlay import overlay
 from semivl.evaluation.window import segment
-from semivl.methods import Method, create
+from semivl.methods import Method, as_planes, create
 from semivl.nets.vlm import load_vlm
 from semivl.settings import ROOT, home
 from semivl.training.background import Background
@@ -268,8 +268,7 @@ class Run:
 def preview_images(snapshot: Snapshot, cache: ShardCache) -> dict[str, Tensor]:
     """The first few validation images by key, (3, H, W) in [0, 1]."""
     rows = sorted(snapshot.rows(split="val"), key=lambda row: row.key)[:PREVIEWS]
-    decoded = {row.key: decode_image(read_sample(cache, row)[0]) for row in rows}
-    return {key: torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for key, p in decoded.items()}
+    return {row.key: as_planes(decode_image(read_sample(cache, row)[0])) for row in rows}
 
 
 def label_maps(config: Config, unlabelled: Samples) -> LabelMaps | None:

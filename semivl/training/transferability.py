@@ -23,7 +23,7 @@ from semivl.data.tables import compute
 from semivl.data.tags import BACKGROUND, TagReader
 from semivl.errors import ConfigError, TrainingError
 from semivl.evaluation.window import segment
-from semivl.methods import LEARNER, Losses, Method, create
+from semivl.methods import LEARNER, Losses, Method, as_planes, create
 from semivl.methods.parts.label_transfer import LabelTransferSettings, learned_from
 from semivl.methods.parts.weak_classes import require_transferable
 from semivl.methods.transfer import Transfer
@@ -166,7 +166,7 @@ def foreground_iou(net: LabelNet, samples: Sequence, number: int, cache: ShardCa
     for row in samples:
         image, mask = read_sample(cache, row)
         assert mask is not None, row.key
-        planes = torch.from_numpy(decode_image(image).copy()).permute(2, 0, 1).float() / 255
+        planes = as_planes(decode_image(image))
         found, truth = segment(predict, planes, 2, config).cpu().numpy() == 1, decode_mask(mask)
         counted = np.isin(truth, (net.background, number))
         both += int((found & (truth == number)).sum())

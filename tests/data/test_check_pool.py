@@ -23,6 +23,7 @@ from semivl.data.checks import Checked, Files, Limits, Quarantined, examine
 from semivl.data.sample import Source
 from semivl.data.source_files import with_class_ids
 from semivl.errors import DataError
+from tests.data import pictures
 
 LIMITS, MEMORY, SECONDS = hostile.LIMITS, hostile.MEMORY, hostile.SECONDS
 
@@ -49,7 +50,7 @@ class Sleeps(PurePosixPath):
 
 
 def photos(count: int, first: int = 0) -> list[tuple[Source, Files]]:
-    bodies = [hostile.saved(hostile.pixels(first + i), "JPEG") for i in range(count)]
+    bodies = [pictures.saved(pictures.pixels(first + i), "JPEG") for i in range(count)]
     return [(Source(Path(f"{first + i:03}.jpg"), "train"), Files(body, None)) for i, body in enumerate(bodies)]
 
 
@@ -86,10 +87,10 @@ def test_same_results_in_the_same_order_whatever_the_number_of_workers():
 
 def test_raw_masks_become_class_ids_in_the_worker():
     image = photos(1)[0][1].image
-    ids = np.full((hostile.HEIGHT, hostile.WIDTH), 7, np.uint8)
+    ids = np.full((pictures.HEIGHT, pictures.WIDTH), 7, np.uint8)
     ids[0] = 8
-    own = Files(image, hostile.saved(ids, "PNG"))
-    plain = Files(image, hostile.saved(ids - np.uint8(6), "PNG"))
+    own = Files(image, pictures.saved(ids, "PNG"))
+    plain = Files(image, pictures.saved(ids - np.uint8(6), "PNG"))
     place = {"image": Path("a.jpg"), "split": "train", "mask": Path("a.png")}
     outlines = json.dumps(
         {"size": [1, 1], "layers": [{"names": {}, "objects": [{"category_id": 5}]}], "other": "ignore"}
@@ -176,12 +177,13 @@ def test_nothing_is_left_when_the_pool_is_left():
 
 SCRIPT = """
     import signal, sys, hostile
+    from tests.data import pictures
     from pathlib import Path
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit none
     from semivl.data.check_pool import CheckPool, shared_pool
     from semivl.data.checks import Files
     from semivl.data.sample import Source
-    slow = [(Source(Path("a.jpg"), "train"), Files(hostile.many_scans(4096, 100_000), None))]
+    slow = [(Source(Path("a.jpg"), "train"), Files(pictures.many_scans(4096, 100_000), None))]
     settings = hostile.CLASSES, hostile.LIMITS, 2, 1 << 30, 60.0
 """
 
@@ -220,7 +222,7 @@ def test_no_worker_outlives_its_parent_even_while_it_decodes(number):
 def test_pool_of_a_process_is_shared_and_ends_with_it():
     parent = started("""
         from concurrent.futures import ThreadPoolExecutor
-        few = [(Source(Path("a.jpg"), "train"), Files(hostile.saved(hostile.pixels(), "JPEG"), None))] * 40
+        few = [(Source(Path("a.jpg"), "train"), Files(pictures.saved(pictures.pixels(), "JPEG"), None))] * 40
         with ThreadPoolExecutor(4) as threads:
             results = list(threads.map(lambda _: list(shared_pool(*settings).examine(few)), range(4)))
         assert all(r == results[0] for r in results) and len(results[0]) == 40

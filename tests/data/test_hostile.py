@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from semivl.data.checks import Checked, Files, Quarantined, examine
 from semivl.data.sample import Source
+from tests.data import pictures
 
 FILES = hostile.corpus()
 NAMES = [h.name for h in FILES]
@@ -86,7 +87,7 @@ def test_no_damage_to_any_of_them_makes_a_check_raise(which, changes):
 
 def test_scan_bomb_and_memory_hog_are_real():
     """Smaller ones decode: they are refused for what they cost, not for being broken."""
-    for body in (hostile.many_scans(1024, 300), hostile.many_scans(1536, 3)):
+    for body in (pictures.many_scans(1024, 300), pictures.many_scans(1536, 3)):
         got = examine(Source(Path("a.jpg"), "train"), Files(body, None), hostile.CLASSES, hostile.LIMITS)
         assert isinstance(got, Checked), got
         assert got.row.brightness == 128

@@ -15,18 +15,12 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from semivl.data.store import Store, open_store
-from semivl.errors import StoreError
 from semivl.settings import settings
+from tests.stores import failure
 
 
 def other(store: Store, **changes) -> Store:
     return Store(store.settings.model_copy(update=changes))
-
-
-def failure(action, *arguments) -> StoreError:
-    with pytest.raises(StoreError) as raised:
-        action(*arguments)
-    return raised.value
 
 
 @examples(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,7 +17,7 @@ import pytest
 from semivl.config import ComputeConfig, Config, DataConfig, EvaluationConfig, GateConfig, TrainConfig, VlmConfig
 from semivl.data.snapshot import Manifest
 from tests.conftest import free_port
-from tests.data import hostile
+from tests.data import pictures
 from tests.registry.conftest import METHOD, bundle  # noqa: F401
 from tests.tiny import CLASSES
 
@@ -31,13 +31,13 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     for number in range(12):
         write(folder / f"{'ab'[number % 2]}/{number:02}.jpg", photo(number))
-    turned = hostile.exif(b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00", 1)
-    write(folder / "turned.jpg", hostile.with_segments(photo(1), hostile.segment(0xE1, b"Exif\x00\x00" + turned)))
+    turned = pictures.exif(b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00", 1)
+    write(folder / "turned.jpg", pictures.with_segments(photo(1), pictures.segment(0xE1, b"Exif\x00\x00" + turned)))
     return folder
 
 
 def photo(number: int) -> bytes:
-    return hostile.saved(hostile.pixels(number, 40 + 8 * (number % 3), 32), "JPEG")
+    return pictures.saved(pictures.pixels(number, 40 + 8 * (number % 3), 32), "JPEG")
 
 
 def write(path: Path, body: bytes) -> None:

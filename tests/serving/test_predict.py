@@ -22,7 +22,7 @@ from semivl.serving.predict_outputs import LocalOutputs, Outputs, S3Outputs, ope
 from semivl.serving.predict_photos import open_photos
 from semivl.training.bundle import load_bundle
 from tests.conftest import free_port
-from tests.data import hostile
+from tests.data import hostile, pictures
 from tests.serving.conftest import photo, write
 
 NOT_HERE = (hostile.PASSES, "DATA014", "DATA030", "DATA031")
@@ -131,7 +131,7 @@ def test_what_changed_is_predicted_again_and_what_went_away_goes(model, photos, 
     before = contents(tmp_path / "out")
     assert run(model, photos, tmp_path / "out").predicted == 0 and contents(tmp_path / "out") == before
     write(photos / "a/00.jpg", photo(50))
-    write(photos / "a/new.png", hostile.saved(hostile.pixels(51), "PNG"))
+    write(photos / "a/new.png", pictures.saved(pictures.pixels(51), "PNG"))
     (photos / "b/01.jpg").unlink()
     (tmp_path / "out/masks/a/02.png").unlink()
     done = run(model, photos, tmp_path / "out")
@@ -149,7 +149,7 @@ def test_other_weights_or_settings_predict_all_anew(model, photos, tmp_path):
 
 def test_photos_of_one_name_but_for_the_ending_keep_their_masks_apart(model, tmp_path):
     write(tmp_path / "in/a.jpg", photo(1))
-    write(tmp_path / "in/a.png", hostile.saved(hostile.pixels(2), "PNG"))
+    write(tmp_path / "in/a.png", pictures.saved(pictures.pixels(2), "PNG"))
     run(model, tmp_path / "in", tmp_path / "out")
     assert {row["mask"] for row in manifest(tmp_path / "out")[1:]} == {"masks/a.jpg.png", "masks/a.png.png"}
 
@@ -198,7 +198,7 @@ def test_a_snapshots_split_is_predicted_by_its_keys(model, store, tmp_path):
     for number in range(6):
         write(tmp_path / f"in/images/{number}.jpg", photo(number))
         mask = np.full((32, 40 + 8 * (number % 3)), number % 3, np.uint8)
-        write(tmp_path / f"in/masks/{number}.png", hostile.saved(mask, "PNG"))
+        write(tmp_path / f"in/masks/{number}.png", pictures.saved(mask, "PNG"))
     write(tmp_path / "in/val.txt", b"0\n1\n")
     config = DataConfig(dataset="t-predict", source=tmp_path / "in", evaluation_list="val.txt")  # pyright: ignore
     version = ingest(config, CLASSES).version
@@ -293,10 +293,10 @@ def test_the_command_needs_no_service_for_a_bundle(bundle, photos, tmp_path):
 
 
 def test_16_bit_and_transparent_pictures_are_predicted_as_they_are_seen(model, bundle, tmp_path):
-    clear = np.dstack([hostile.pixels(3), np.full((32, 48), 128, np.uint8)])
-    write(tmp_path / "in/clear.png", hostile.saved(clear, "PNG"))
+    clear = np.dstack([pictures.pixels(3), np.full((32, 48), 128, np.uint8)])
+    write(tmp_path / "in/clear.png", pictures.saved(clear, "PNG"))
     run(model, tmp_path / "in", tmp_path / "out")
     white = Image.new("RGB", (48, 32), "white")
-    white.paste(Image.open(io.BytesIO(hostile.saved(clear, "PNG"))), mask=Image.fromarray(clear[..., 3]))
+    white.paste(Image.open(io.BytesIO(pictures.saved(clear, "PNG"))), mask=Image.fromarray(clear[..., 3]))
     expected = predicted_mask(load_bundle(bundle), np.asarray(white))
     assert np.array_equal(opened(tmp_path / "out/masks/clear.png"), expected)

@@ -15,7 +15,7 @@ from semivl.serving.finished import load_model
 from semivl.serving.predict import PredictSettings, predict
 from semivl.serving.predict_outputs import LocalOutputs
 from semivl.serving.predict_photos import open_photos
-from tests.data import hostile
+from tests.data import hostile, pictures
 from tests.serving.conftest import BYTES, PIXELS, Server, photo, write
 
 CONCURRENT = 50
@@ -38,7 +38,7 @@ def predicted(server: Server, bodies: dict[str, bytes], folder: Path) -> dict[st
 
 def large() -> bytes:
     """More pixels than the server takes at once, in few bytes."""
-    return hostile.saved(Image.new("RGB", (PIXELS // 100, 101)), "PNG")
+    return pictures.saved(Image.new("RGB", (PIXELS // 100, 101)), "PNG")
 
 
 def poisonous() -> list[tuple[str, bytes]]:
@@ -132,7 +132,7 @@ def test_what_is_no_image_is_refused_and_never_fetched(server: Server, image: ob
 def test_a_batch_is_bounded_in_pixels_images_and_bytes(server: Server) -> None:
     status, answer = server.ask(text(large()))
     assert status == 400 and "REG005 row 0: DATA010" in answer["message"]
-    status, answer = server.ask(*[text(hostile.saved(Image.new("RGB", (100, 30)), "PNG"))] * (PIXELS // 3000 + 1))
+    status, answer = server.ask(*[text(pictures.saved(Image.new("RGB", (100, 30)), "PNG"))] * (PIXELS // 3000 + 1))
     assert status == 400 and "PRED013" in answer["message"] and "SEMIVL_SERVE_PIXELS" in answer["message"]
     status, answer = server.ask(*[text(photo(0))] * 65)
     assert status == 400 and "PRED013 65 images" in answer["message"]

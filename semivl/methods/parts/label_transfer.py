@@ -58,7 +58,7 @@ def learned_from(
     if doubts:
         masks = without_doubtful(net, labelled, objects.probability(mask_size(masks)), settings)
     of_objects = object_loss(objects.logits, object_target(masks, net.background), settings.dice)
-    if net.classifier is None or maps is None:
+    if maps is None:
         return {"total": of_objects, "objects": of_objects}
     assert unlabelled is not None and unlabelled.tags is not None
     told = torch.cat([crop_tags(labelled.masks, labelled.tags, net.drawn), unlabelled.tags])
