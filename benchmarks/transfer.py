@@ -55,8 +55,11 @@ LABELS: dict[str, dict[str, Any]] = {
     "+ self-diffusion": {"low": 0.5, "high": 0.5},
     "+ ignore band 0.3 to 0.7": {"low": 0.3, "high": 0.7},
 }
-UNET_STEPS = 3600
+UNET_STEPS = 7200
 """of the label net on pixels, which begins with random weights"""
+UNET = {"foreground": "unet", "trains": "none"}
+"""its encoder serves the classifier alone, and is locked: learning from tags for long, it would draw the activation
+maps to the parts that tell classes apart"""
 LOOKED_AT = range(10_000, 10_030)
 """steps, none of which a training takes, whose crops tell how good labels are"""
 
@@ -188,7 +191,7 @@ def with_unet(setting: Setting) -> Setting:
     """The same with a label net on pixels, which learns for longer; as many steps as before for the model."""
     config = setting.config
     steps = UNET_STEPS + config.train.steps - phase_border(setting)
-    changes = {"first_phase": UNET_STEPS / steps, "label_transfer": {"net": {"foreground": "unet"}}}
+    changes = {"first_phase": UNET_STEPS / steps, "label_transfer": {"net": UNET}}
     method = MethodConfig(name="transfer", settings=merged(config.method.settings, changes))
     train = config.train.model_copy(update={"steps": steps})
     return replace(setting, config=config.model_copy(update={"method": method, "train": train}))

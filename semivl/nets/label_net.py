@@ -27,7 +27,9 @@ class LabelNetSettings(Record):
     )
     head: DptShape = Field(DptShape(features=32, channels=(24, 48, 96, 192)), description="of foreground dpt")
     unet: UNetShape = Field(UNetShape(), description="of foreground unet")  # pyright: ignore[reportCallIssue]
-    trains: Trained = Field("spatial", description="what of its encoder learns; spatial: attention and positions")
+    trains: Trained = Field(
+        "spatial", description="what of its encoder learns; spatial: attention and positions. Take none with unet"
+    )
 
 
 class Foreground(NamedTuple):
