@@ -98,7 +98,7 @@ class CoDeModel(nn.Module):
         tokens, grid = self.encoder.before_last(images)
         features = self.regions.features(self.regions.backbone(tokens, grid))
         masks = self._best(self.regions.logits(self.regions.cosines(features, text[0]))).sigmoid()
-        whole, size = padded(images, self.encoder.architecture.patch), images.shape[-2:]
+        whole = padded(images, self.encoder.architecture.patch)
         if settings.pamr:
             masks = pamr(whole, masks, settings.pamr, settings.dilations)
         if settings.kept:
@@ -108,7 +108,7 @@ class CoDeModel(nn.Module):
             own = F.interpolate(own, size=masks.shape[-2:], mode="bilinear", align_corners=False)
             masks = (1 - settings.kept) * masks + settings.kept * own
         scores = F.interpolate(masks, size=whole.shape[-2:], mode="bilinear", align_corners=False)
-        return self._with_background(scores[..., : size[0], : size[1]])
+        return self._with_background(cropped(scores, images))
 
     def _best(self, of_phrases: Tensor) -> Tensor:
         """(B, N, h, w) of (B, P, h, w): the best phrase of each class."""
@@ -146,3 +146,12 @@ def padded(images: Tensor, patch: int) -> Tensor:
     """Images filled up to whole patches by going on outside, as the encoder fills them with zeros."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % patch, 0, -height % patch), mode="replicate")
+
+
+def cropped(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps of padded images at the images' own size.
+
+    By places, not as a view: of a view torch.export holds that nothing was cut off, if so it was in its example.
+    """
+    height, width = (torch.arange(side, device=maps.device) for side in images.shape[-2:])
+    return maps.index_select(-2, height).index_select(-1, width)
