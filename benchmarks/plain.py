@@ -59,7 +59,7 @@ def _block(block: Block, x: Tensor) -> Tensor:
 
 def cells(decoder: LanguageDecoder, seen: Features, text: Tensor) -> Tensor:
     """What `LanguageDecoder.forward` gives."""
-    cosine = torch.einsum("bdhw,nd->bnhw", F.normalize(seen.dense, dim=1), text)
+    cosine = decoder.scale * torch.einsum("bdhw,nd->bnhw", F.normalize(seen.dense, dim=1), text)
     b, n, h, w = cosine.shape
     x = decoder.spatial(decoder.similarity(cosine.reshape(b * n, 1, h, w))).view(b, n, -1, h, w)
     for layer in decoder.semantic:

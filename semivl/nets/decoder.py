@@ -21,6 +21,8 @@ from semivl.nets.encoder import Features
 class DecoderShape(Record):
     """Widths of the decoder; the defaults are the paper's."""
 
+    scale: float = 1.0
+    """factor on the cosine maps; more than 1 leaves the background's plateau sooner, see docs/results.md"""
     channels: int = 128
     up: tuple[int, int] = (64, 32)
     """channels after the first and the second doubling"""
@@ -37,6 +39,8 @@ class DecoderShape(Record):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         numbers = (self.channels, *self.up, *self.skip, *self.dilations, self.layers, self.heads, self.pool)
+        if not 0 < self.scale < float("inf"):
+            raise ValueError("scale must be a number above 0")
         if min(numbers) < 1 or (self.canvas is not None and self.canvas < 1):
             raise ValueError("every number must be at least 1")
         if 2 * self.channels % self.heads:
@@ -140,6 +144,12 @@ def decode_in_chunks(model: nn.Module, classes: int | None) -> None:
             module.class_chunk = classes
 
 
+def cosine_maps(features: Features, text: Tensor, scale: float) -> Tensor:
+    """(B, N, h, w) float32: `scale` times the cosines of dense features and normalised class text (N, D)."""
+    with torch.autocast(text.device.type, enabled=False):
+        return scale * torch.einsum("bdhw,nd->bnhw", F.normalize(features.dense.float(), dim=1), text)
+
+
 class LanguageDecoder(nn.Module):
     """Dense features and class text to logits at four times the patch grid.
 
@@ -153,6 +163,7 @@ class LanguageDecoder(nn.Module):
         super().__init__()
         shallow, deep = skip_channels
         c = shape.channels
+        self.scale = shape.scale
         self.similarity = nn.Conv2d(1, c, 7, padding=3)
         self.spatial = Spatial(c, shape.dilations)
         self.text = nn.Sequential(nn.Linear(embedding, c), nn.ReLU())
@@ -163,9 +174,7 @@ class LanguageDecoder(nn.Module):
 
     def forward(self, features: Features, text: Tensor) -> Tensor:
         """Logits (B, N, 4h, 4w) of features and normalised class text (N, D)."""
-        with torch.autocast(text.device.type, enabled=False):
-            dense = F.normalize(features.dense.float(), dim=1)
-            cosine = torch.einsum("bdhw,nd->bnhw", dense, text)
+        cosine = cosine_maps(features, text, self.scale)
         h, w = cosine.shape[-2:]
         x = self._by_class(self._lower, cosine)
         projected = self.text(text)

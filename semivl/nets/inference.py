@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semivl.nets.decoder import LanguageDecoder, Spatial, Up
+from semivl.nets.decoder import LanguageDecoder, Spatial, Up, cosine_maps
 from semivl.nets.encoder import Features
 
 ACTIVATION_BYTES = 2**22
@@ -41,7 +41,7 @@ class InferenceDecoder(nn.Module):
         """Takes a copy of the decoder's weights as they are now."""
         super().__init__()
         decoder = copy.deepcopy(decoder)
-        self.text, self.semantic = decoder.text, decoder.semantic
+        self.scale, self.text, self.semantic = decoder.scale, decoder.text, decoder.semantic
         self.lower = _Lower(decoder.similarity, decoder.spatial)
         self.deep, self.shallow = _Double(decoder.up_deep), _Double(decoder.up_shallow)
         self.head = decoder.head
@@ -49,7 +49,7 @@ class InferenceDecoder(nn.Module):
 
     def forward(self, features: Features, text: Tensor) -> Tensor:
         """Logits (B, N, 4h, 4w) of features and normalised class text (N, D)."""
-        cosine = torch.einsum("bdhw,nd->bnhw", F.normalize(features.dense.float(), dim=1), text)
+        cosine = cosine_maps(features, text, self.scale)
         projected = self.text(text)
         shallow, deep = features.skips
         return torch.stack(

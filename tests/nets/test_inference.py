@@ -11,8 +11,8 @@ from semivl.nets.inference import InferenceDecoder, for_inference
 from semivl.nets.segmenter import Segmenter
 from tests.tiny import SHAPE, tiny_vlm
 
-WIDE = DecoderShape(channels=64, up=(32, 16), skip=(16, 8), dilations=(1, 3), layers=2)
-"""more channels than the cosines' kernel has places"""
+WIDE = DecoderShape(scale=10.0, channels=64, up=(32, 16), skip=(16, 8), dilations=(1, 3), layers=2)
+"""more channels than the cosines' kernel has places, and cosines of another scale"""
 
 
 def drawn(shape: DecoderShape) -> LanguageDecoder:
