@@ -42,11 +42,16 @@ from semivl.training.step import build_optimizer, first_step, take_step
 RESULTS = ROOT / "docs" / "results"
 SETTINGS = {"scenes": scenes_setting, "voc": voc_setting}
 ACTIVATION = {"source": "activation", "low": 0.3, "high": 0.3}
+TAGS_ONLY = {"weak_weight": 0.0, "tag_weight": 1.0}
+NO_DOUBTS = {"low": 1.0, "high": 1.0}
+"""no background of masks is left out as doubtful; for models that learn from no labels"""
 VARIANTS: dict[str, dict[str, Any]] = {
     "all masks": {},
     "label net": {},
     "activation maps": {"label_transfer": {"labels": ACTIVATION}},
-    "tags only": {"weak_weight": 0.0, "tag_weight": 1.0},
+    "tags only": TAGS_ONLY,
+    "tags only, all counted": TAGS_ONLY | {"label_transfer": {"activation": {"likely": 0.0}}},
+    "tags only, no doubts": TAGS_ONLY | {"label_transfer": {"labels": NO_DOUBTS}},
     "label net, adversary": {"adversary": {"strong": 0.01, "weak": 0.01}},
 }
 LABELS: dict[str, dict[str, Any]] = {
