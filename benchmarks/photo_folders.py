@@ -8,14 +8,13 @@ benchmarks/teachers.py makes others, of ten classes, half of which no mask shows
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.transfer_photos import STRONG, WANTED, WEAK, voc_folder, voc_mask, voc_names
+from benchmarks.transfer_photos import STRONG, WANTED, WEAK, real_data, voc_folder, voc_mask, voc_names
 from semivl.config import IGNORE
 from semivl.data.scenes import mask_png
 from semivl.settings import home
@@ -27,7 +26,7 @@ CAPTIONED = 3000
 def captioned(folder: Path, table: np.ndarray) -> None:
     """Flickr8k's photos with their captions, and the subset's val photos with masks to be scored on."""
     evaluation(folder, table)
-    source = Path(os.environ["SEMIVL_REAL_DATA"]) / "flickr8k"
+    source = real_data("flickr8k")
     with (source / "captions.txt").open(newline="") as file:
         lines = [(line["image"], line["caption"]) for line in csv.DictReader(file)]
     chosen = list(dict.fromkeys(name for name, _ in lines))[:CAPTIONED]

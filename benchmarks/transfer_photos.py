@@ -4,6 +4,7 @@ Crops are drawn as `semivl.data.stream` draws them. No service is needed.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,9 +105,17 @@ def scenes(split: str, count: int, seed: int = 0) -> Photos:
         return Photos(list(kept["images"]), list(kept["masks"]))
 
 
+def real_data(name: str) -> Path:
+    """The folder of that name in SEMIVL_REAL_DATA."""
+    folder = Path(os.environ.get("SEMIVL_REAL_DATA", ".")) / name
+    if not folder.is_dir():
+        sys.exit(f"there is no {folder}: set SEMIVL_REAL_DATA to the folder that holds {name}/")
+    return folder
+
+
 def voc_folder() -> Path:
-    """Where SEMIVL_REAL_DATA holds the VOC subset."""
-    return Path(os.environ["SEMIVL_REAL_DATA"]) / "voc2012-subset"
+    """The VOC subset."""
+    return real_data("voc2012-subset")
 
 
 def voc_mask(name: str, table: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ class CoDecomposition(Method):
         captioned = batches.captioned
         read = read_captions(captioned.captions, self.settings.nouns, self._left_out)
         if not read.rows:
-            return {"total": 0 * sum(p.sum() for p in model.parameters() if p.requires_grad)}  # pyright: ignore
+            return {"total": self._nothing(model, progress)}
         own = read.of(ranks.part(len(captioned.images)))
         nouns = model.learner.context(model.teacher, [noun.word for noun in own.items])
         negatives = self._negatives(read, nouns.device)
@@ -143,8 +143,7 @@ class CoDecomposition(Method):
         rows, places = (torch.tensor(of, dtype=torch.int64, device=nouns.device) for of in (own.rows, own.places))
         images, ignored = as_float(captioned.images[rows]), captioned.ignored[rows]
         features = self._features(model, images, progress)
-        cosines = model.regions.cosines(features, nouns)
-        logits = model.regions.logits(cosines)
+        logits = model.regions.logits(model.regions.cosines(features, nouns))
         valid = F.interpolate((~ignored).float()[:, None], size=logits.shape[-2:], mode="area")
         masks = logits.sigmoid() * valid
 
@@ -156,11 +155,11 @@ class CoDecomposition(Method):
         )
         highlighted = self._of_all(model.encoder.whole(shown))
         areas = regions.of_items(ranks.gathered(regions.shares(masks, valid)))
-        pooled = regions.of_items(ranks.gathered(regions.pooled_cosines(cosines, masks)))
+        pooled = regions.of_items(ranks.gathered(regions.pooled_cosines(features, masks, nouns)))
         area = areas.diagonal().mean()
         return {
             "feature": model.learner.feature_contrast(pooled, negatives.whole),
-            "image": model.learner.image_contrast(highlighted @ nouns.T, negatives.items),
+            "image": model.learner.image_contrast(contrast.cosines(highlighted, nouns), negatives.items),
             "smooth_features": regions.total_variation(features),
             "smooth_masks": regions.total_variation(masks),
             "positive_area": (area - self.settings.area).abs(),
@@ -168,11 +167,22 @@ class CoDecomposition(Method):
             "area": area,
         }, highlighted
 
+    def _nothing(self, model: CoDeModel, progress: float) -> Tensor:
+        """The loss, 0, of a batch without a usable caption, of all that learns at this point."""
+        kept = () if self._adapts(progress) else model.regions.block.parameters()
+        left_out = {id(p) for p in kept}
+        learning = [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+        return 0 * torch.stack([p.sum() for p in learning]).sum()
+
+    def _adapts(self, progress: float) -> bool:
+        """Whether the copied block learns yet."""
+        return progress >= self.settings.adapted_from
+
     def _features(self, model: CoDeModel, images: Tensor, progress: float) -> Tensor:
         """Dense features; in the first phase the gradient ends before the copied block."""
         with torch.no_grad():
             tokens, grid = model.encoder.before_last(images)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.settings.adapted_from):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._adapts(progress)):
             backbone = model.regions.backbone(tokens, grid)
         return model.regions.features(backbone)
 
@@ -197,7 +207,7 @@ class CoDecomposition(Method):
         wrong = F.cross_entropy(logits, labels, weight=each, ignore_index=IGNORED, reduction="sum")
         return {
             "tokens": wrong / ranks.counted(weight, least=1e-6),
-            "word": learner.word_contrast(highlighted @ said.T, negatives),
+            "word": learner.word_contrast(contrast.cosines(highlighted, said), negatives),
             "words_right": (logits.argmax(1) == labels).sum() / ranks.counted(learned.sum()),
         }
 

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 
 from semivl.config import Config, EvaluationConfig, MethodConfig, TrainConfig
 from semivl.errors import ConfigError, TrainingError
+from semivl.language.nouns import Noun
 from semivl.methods import Method, create
-from semivl.methods.co_decomposition import Weights
+from semivl.methods.co_decomposition import CoDecomposition, Weights
+from semivl.methods.parts.caption_nouns import Read
 from semivl.methods.parts.code_model import CoDeModel
+from semivl.methods.parts.contrast import Contrast
 from semivl.nets.pamr import pamr
 from semivl.training.bundle import load_bundle, save_bundle
 from semivl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -103,6 +106,33 @@ def test_a_batch_without_any_usable_caption_teaches_nothing_and_breaks_nothing()
     )
     assert losses["total"] == 0
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_no_batch_moves_the_copied_block_before_its_phase():
+    chosen = method(adapted_from=0.5)
+    model = built(chosen)
+    before = {n: p.clone() for n, p in model.regions.block.named_parameters()}
+    for step in range(3):
+        batch = captioned_batches(captions=CAPTIONS[2:3] if step == 1 else CAPTIONS)
+        take_step(chosen, model, build_optimizer(model, CONFIG), batch, CONFIG, step)
+    assert all(torch.equal(p, before[n]) for n, p in model.regions.block.named_parameters())
+
+
+def test_bfloat16_keeps_weights_losses_and_cosines_in_float32(monkeypatch: pytest.MonkeyPatch):
+    given: list[torch.dtype] = []
+    contrast = Contrast.forward
+    monkeypatch.setattr(Contrast, "forward", lambda *args: given.append(args[1].dtype) or contrast(*args))
+    chosen, found = method(), []
+    for precision in ("fp32", "bf16"):
+        model = built(chosen)
+        found.append(
+            take_step(chosen, model, build_optimizer(model, CONFIG), captioned_batches(), CONFIG, 0, precision)
+        )
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    full, half = found
+    assert set(given) == {torch.float32} and len(given) == 6
+    assert {v.dtype for v in half.values()} == {torch.float32}
+    torch.testing.assert_close(half["feature"], full["feature"], rtol=0.05, atol=0.05)
 
 
 def test_a_killed_and_resumed_training_equals_an_unbroken_one(tmp_path: Path):
@@ -199,9 +229,18 @@ def test_classes_are_searched_for_by_their_definitions_where_that_is_set():
     assert built(method(inference={"text": "definitions"})).phrases == ["background", "cat", "kitten", "dog"]
 
 
-@pytest.mark.parametrize("negatives", ["all", "other_nouns", "unmentioned"])
-def test_every_choice_of_negatives_gives_numbers(negatives: str):
+@pytest.mark.parametrize(
+    ("negatives", "items", "whole"),
+    [("all", [1, 1, 1], [1, 1, 1]), ("other_nouns", [1, 0, 1], [1, 0, 1]), ("unmentioned", [1, 0, 1], [1, 0, 0])],
+)
+def test_what_is_a_negative_of_an_image_whose_caption_has_more_nouns(negatives: str, items: Any, whole: Any):
+    cat, dog, bird = (Noun(word, word) for word in ("cat", "dog", "bird"))
+    read = Read([0, 1, 2, 3], [""] * 4, [(cat, bird), (dog,), (cat,), (bird,)], [cat, dog, cat, bird], [0, 1, 2, 3])
     chosen = method(negatives=negatives)
+    assert isinstance(chosen, CoDecomposition)
+    found = chosen._negatives(read, torch.device("cpu"))
+    assert found.items[0, 1:].int().tolist() == items
+    assert found.whole[0, 1:].int().tolist() == whole
     losses = chosen.training_step(built(chosen), captioned_batches(captions=(CAPTIONS[0], CAPTIONS[0])), 0.0)
     assert all(torch.isfinite(v) for v in losses.values())
 

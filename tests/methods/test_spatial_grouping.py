@@ -207,6 +207,21 @@ def test_the_last_blocks_and_the_projection_learn_and_nothing_before(vlm):
     assert not any(n.startswith(("teacher.", "learner.")) for n in inference_state(model))
 
 
+@pytest.mark.parametrize("adapt", [{}, {"unit": "region", "two_way": True}])
+def test_bfloat16_keeps_weights_losses_and_cosines_in_float32(vlm, adapt):
+    found = []
+    for precision in ("fp32", "bf16"):
+        chosen = method(adapt=adapt, regions={"how": "pool"})
+        torch.manual_seed(0)
+        model = chosen.build(SCENES, vlm, training=True).train()
+        config = TrainConfig(steps=1)  # pyright: ignore[reportCallIssue]
+        found.append(take_step(chosen, model, build_optimizer(model, config), batch(model), config, 0, precision))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    full, half = found
+    assert {v.dtype for v in half.values()} == {torch.float32}
+    torch.testing.assert_close(half["nouns"], full["nouns"], rtol=0.02, atol=0.02)
+
+
 def test_captions_without_nouns_teach_whole_images_alone(vlm):
     chosen, model, _ = trained(vlm, 0)
     made = batch(model).captioned

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semivl.nets.precision import in_float32
+
 Negatives = Literal["all", "other_nouns", "unmentioned"]
 _START, _MOST = 1 / 0.07, 100.0
 
@@ -26,6 +28,12 @@ class Contrast(nn.Module):
         logits = (scale * cosines).masked_fill(~(negatives | own), -torch.inf)
         target = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@in_float32
+def cosines(items: Tensor, partners: Tensor) -> Tensor:
+    """(M, P) of normalised embeddings (M, D) and (P, D)."""
+    return items @ partners.T
 
 
 def other_items(count: int, device: torch.device) -> Tensor:

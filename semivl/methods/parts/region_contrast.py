@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semivl.nets.precision import in_float32
+
 Pooling = Literal["attention", "max", "logsumexp"]
 
 
+@in_float32
 def image_scores(regions: Tensor, present: Tensor, nouns: Tensor, pooling: Pooling, temperature: float) -> Tensor:
     """(M, B): how well nouns (M, D) are found in each image, by its regions (B, K, D) that are `present` (B, K).
 
@@ -41,6 +44,7 @@ def nouns_to_images(scores: Tensor, owner: Tensor, counted: Tensor, scale: Tenso
     return F.cross_entropy((scale * scores).masked_fill(~counted, -torch.inf), owner)
 
 
+@in_float32
 def nouns_to_regions(
     regions: Tensor, present: Tensor, nouns: Tensor, owner: Tensor, counted: Tensor, scale: Tensor
 ) -> Tensor:
@@ -53,6 +57,7 @@ def nouns_to_regions(
     return (logits.flatten(1).logsumexp(1) - own).mean()
 
 
+@in_float32
 def regions_to_nouns(
     regions: Tensor, present: Tensor, nouns: Tensor, owner: Tensor, counted: Tensor, scale: Tensor
 ) -> Tensor:
@@ -69,6 +74,7 @@ def regions_to_nouns(
     return (every - chosen)[asked].mean()
 
 
+@in_float32
 def whole_contrast(whole: Tensor, captions: Tensor, same: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric InfoNCE of images (B, D) and their captions (B, D); pairs that are the `same` (B, B) text are no
     negatives."""

@@ -6,8 +6,10 @@ items. Repeated images have equal masks, so they are made once, and what is made
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from semivl.data import ranks
+from semivl.nets.precision import in_float32
 
 
 def of_items(per_image: Tensor) -> Tensor:
@@ -34,13 +36,11 @@ def of_all_ranks(items: Tensor, nouns: int) -> Tensor:
     return ranks.gathered(by_image).transpose(0, 1).flatten(0, 1)
 
 
-def pooled_cosines(cosines: Tensor, masks: Tensor) -> Tensor:
-    """(B, M): the embedding of each image under each noun's mask, times that noun's embedding.
-
-    The embedding is the masks' weighted mean of normalised features and is not normalised again, so that its product
-    with the noun is the weighted mean of their cosines (B, M, h, w).
-    """
-    return (cosines * masks).sum((2, 3)) / (masks.sum((2, 3)) + 1e-6)
+@in_float32
+def pooled_cosines(features: Tensor, masks: Tensor, nouns: Tensor) -> Tensor:
+    """(B, M): the cosine of each noun (M, D) with the sum of an image's features (B, D, h, w) under its mask."""
+    pooled = torch.einsum("bdhw,bmhw->bmd", features, masks)
+    return torch.einsum("bmd,md->bm", F.normalize(pooled, dim=-1), nouns)
 
 
 def shares(masks: Tensor, valid: Tensor) -> Tensor:
