@@ -19,7 +19,10 @@ def evaluate_vlm(
     short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,
     groups: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="measure groups of alike patches too; a setting, as grouper=kmeans"),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="measure groups of alike patches too; a setting, as grouper=kmeans. An SCG model's own are anyway",
+        ),
     ] = None,
     changes: Changes = None,
 ) -> None:
@@ -29,10 +32,12 @@ def evaluate_vlm(
     from semivl.evaluation.groups import group_tables, measure_groups
     from semivl.evaluation.language import measure, measure_model, tables
     from semivl.evaluation.pairs import snapshot_pairs, source_pairs
+    from semivl.methods.parts.recogniser import Recogniser
     from semivl.nets.grouping import group_maps
     from semivl.nets.grouping_encoder import group_encoder
     from semivl.nets.vlm import load_vlm
     from semivl.registry.guide import finished_bundle, is_finished
+    from semivl.training.bundle import Predictor
     from semivl.training.guide import finished_predictor
 
     experiment = load_checked(data, changes)[0]
@@ -46,13 +51,14 @@ def evaluate_vlm(
         side = experiment.guidance.table_side or experiment.train.crop
         loaded = load_vlm(named_vlm(name), experiment.classes, side)
         found = measure(loaded, experiment.classes, pairs(experiment), short_side)
-    shown = tables(found)
+    shown, group = tables(found), None
     if grouping:
         encoder = group_encoder(grouping, loaded.encoder)
-        grouped = measure_groups(
-            lambda images: group_maps(encoder, images, grouping), experiment.classes, pairs(experiment)
-        )
-        shown |= group_tables(grouped)
+        group = lambda images: group_maps(encoder, images, grouping)  # noqa: E731
+    elif isinstance(loaded, Predictor) and isinstance(loaded.model, Recogniser):
+        group = loaded.model.group
+    if group:
+        shown |= group_tables(measure_groups(group, experiment.classes, pairs(experiment)))
     for title, rows in shown.items():
         show_table(rows, title or None)
 

@@ -1,6 +1,7 @@
 """The bound of groups, counted by hand and against every labelling there is."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import torch
 from typer.testing import CliRunner
 
 from semivl.cli import app
-from semivl.config import ClassDefinition, Classes
+from semivl.config import ClassDefinition, Classes, load
 from semivl.data.scenes import write_scenes
 from semivl.errors import RegistryError
 from semivl.evaluation.counting import confusion, mean_iou
 from semivl.evaluation.groups import majority, measure_groups
+from semivl.methods import create
+from semivl.nets.vlm import load_vlm
+from semivl.training.bundle import save_bundle
 
 CLASSES = Classes(classes=tuple(ClassDefinition(name=n) for n in ("background", "cat", "dog")))
 
@@ -71,3 +75,16 @@ def test_the_command_tells_the_bound_beside_what_the_model_knows(tmp_path):
     assert "top-1" in found.output and "highest mIoU that they allow" in found.output
     wrong = CliRunner().invoke(app, ["vlm", "eval", "tiny", "--data", "demo", "--source", "--groups", "cuont=6"])
     assert wrong.exit_code != 0 and "CONF003" in f"{wrong.output} {wrong.exception}" and "count" in str(wrong.exception)
+
+
+def test_a_finished_scg_model_tells_what_its_own_groups_allow(tmp_path):
+    write_scenes(tmp_path / "scenes", seed=0, labelled=1, unlabelled=1, evaluation=2, size=96)
+    config = load("scenes-scg", {"method": {"settings": {"groups": {"grouper": "kmeans", "count": 2, "side": 64}}}})
+    vlm = load_vlm(config.vlm, config.classes, 96)
+    model = create(config.method).build(config.classes, vlm, training=False)
+    save_bundle(tmp_path / "model", config, model, vlm.student().architecture)
+    asked = ["vlm", "eval", str(tmp_path / "model"), "--data", "scenes-scg", "--source"]
+    found = CliRunner().invoke(app, [*asked, "-s", f"data.source={tmp_path / 'scenes'}"])
+    assert found.exit_code == 0, found.output
+    told = re.search(r"groups a photo +highest mIoU that they allow *\n2 +([\d.]+) +([\d.]+)", found.output)
+    assert told and 1 < float(told[1]) <= 2, found.output
