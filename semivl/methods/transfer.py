@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from semivl.config import IGNORE, Classes, Record
 from semivl.data import ranks
 from semivl.data.stream import Batches, Labelled, Pools, Unlabelled
-from semivl.data.strength import strengths, tagged_classes
 from semivl.data.tags import BACKGROUND, THERE, UNKNOWN
 from semivl.errors import ConfigError
 from semivl.methods import LEARNER, Guide, Losses, Method, as_float
@@ -34,10 +33,10 @@ from semivl.methods.parts.label_transfer import (
 from semivl.methods.parts.losses import cross_entropy_sums, supervised_target
 from semivl.methods.parts.student import train_for_outputs
 from semivl.methods.parts.tag_losses import pooled_logits, tag_loss
-from semivl.methods.parts.weak_classes import require_separable, require_transferable, told
+from semivl.methods.parts.weak_classes import told, transferable
 from semivl.methods.unimatch import UniMatchModel
 from semivl.nets.decoder import DecoderShape
-from semivl.nets.discriminator import Discriminator
+from semivl.nets.discriminator import LEAST, Discriminator
 from semivl.nets.encoder import Trained
 from semivl.nets.label_net import LabelNet
 from semivl.nets.segmenter import Segmenter
@@ -84,7 +83,8 @@ class Transfer(Method):
         """The model; for training with `learner.labels`, `learner.discriminator` and the guide as `teacher`.
 
         Raises:
-            ConfigError: CONF060 no class is the background, CONF018 the network or the guide needs text.
+            ConfigError: CONF060 no class is the background, CONF018 the network or the guide needs text, CONF063 the
+                training crop is too small for the discriminator.
         """
         s = self.settings
         if BACKGROUND not in classes.names:
@@ -98,6 +98,7 @@ class Transfer(Method):
         labels = LabelNet(vlm.student(), len(classes), background, how.net, classifies)
         parts: dict[str, nn.Module] = {"labels": labels}
         if s.adversary.used:
+            _require_judgeable(vlm.side, s.adversary)
             parts["discriminator"] = Discriminator(adversary.channels(s.adversary.sees, len(classes)))
         model.add_module(LEARNER[:-1], nn.ModuleDict(parts))
         if guide and self.takes_guide:
@@ -115,19 +116,8 @@ class Transfer(Method):
         return model
 
     def survey(self, pools: Pools, classes: Classes) -> list[str]:
-        """Which classes have masks and which have tags alone, with counts.
-
-        Raises:
-            TrainingError: TRAIN040 fewer than two classes of objects have masks, TRAIN041 two classes without masks
-                are nearly always tagged together, TRAIN042 a class has neither mask nor tag.
-        """
-        import pyarrow as pa
-
-        whole = pa.concat_tables([pools.labelled.table, pools.unlabelled.table])
-        known = strengths(whole, classes)
-        require_transferable(known)
-        require_separable(tagged_classes(whole, classes), known.weak)
-        return told(known)
+        """Which classes have masks and which have tags alone, with counts; raises what `transferable` does."""
+        return told(transferable(pools.labelled.table, pools.unlabelled.table, classes))
 
     def describe(self) -> dict[str, str]:
         s, how = self.settings, self.settings.label_transfer
@@ -221,6 +211,14 @@ class Transfer(Method):
         allowed = (unlabelled.tags == THERE).gather(1, own.flatten(1)).view_as(own)
         taken = (trust > self.settings.self_training.threshold) & allowed & weak.counted
         return torch.where(taken, own, labels)
+
+
+def _require_judgeable(side: int | None, settings: AdversarySettings) -> None:
+    if side is not None and side < LEAST:
+        asked = f"adversary.strong {settings.strong:g} and .weak {settings.weak:g}"
+        what = f"method transfer: train.crop is {side}, and the discriminator ({asked}) needs {LEAST} pixels or more."
+        remedy = f"Set train.crop to {LEAST} or more, or adversary.strong and .weak to 0."
+        raise ConfigError("CONF063", what, remedy)
 
 
 def _label_net(model: nn.Module) -> LabelNet:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 WIDTHS = (64, 128, 256, 512)
 LEAST = 32
-"""side in pixels below which five halvings leave nothing"""
+"""side in pixels of the smallest photo that can be judged: five halvings leave nothing of a smaller one"""
 
 
 class Discriminator(nn.Module):

@@ -1,7 +1,7 @@
 """A vision-language model, ready for dense use: its image encoder and the embeddings of what to look for."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class DenseVLM:
     """None for an encoder that knows no text"""
     language: TextTower | None = None
     """the text side itself, frozen, for methods that read captions; None unless it was asked for"""
+    side: int | None = None
+    """in pixels of the images that it was loaded for, in a training its crops; None where nobody said"""
 
     def student(self) -> DenseEncoder:
         """A copy of the encoder for a method to train.
@@ -86,6 +88,10 @@ def load_vlm(config: VlmConfig, classes: Classes, side: int, language: bool = Fa
         ConfigError: the model or its weights cannot be loaded (see `load_open_clip` and `load_timm`); CONF041 its text
             tower cannot be kept.
     """
+    return replace(_loaded(config, classes, side, language), side=side)
+
+
+def _loaded(config: VlmConfig, classes: Classes, side: int, language: bool) -> DenseVLM:
     if config.model.startswith(ALIGNED):
         from semivl.nets.aligned import load_aligned
 
@@ -121,6 +127,10 @@ def outline_vlm(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     Raises:
         ConfigError: `config` names no model that can be used.
     """
+    return replace(_outlined(config, classes, side), side=side)
+
+
+def _outlined(config: VlmConfig, classes: Classes, side: int) -> DenseVLM:
     with torch.device("meta"):
         if config.model.startswith(ALIGNED):
             from semivl.nets.aligned import outline_aligned

@@ -6,12 +6,18 @@ measurements: the gate decides in the end, on the evaluation masks.
 """
 
 import re
+from typing import TYPE_CHECKING
 
-from semivl.config import Record
+from semivl.config import Classes, Record
 from semivl.data.snapshot import Snapshot
 from semivl.data.strength import strengths
 from semivl.data.tables import compute, where
 from semivl.data.tags import BACKGROUND
+from semivl.errors import TrainingError
+from semivl.methods.parts.weak_classes import transferable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANY_CAPTIONS = 500
 """captions below which nothing is advised that learns from captions alone"""
@@ -41,6 +47,8 @@ class Known(Record):
     captioned: int
     """samples with a caption, whatever else they have"""
     classes: tuple[ClassKnown, ...]
+    against_transfer: str = ""
+    """why method transfer would refuse these samples; empty where it would not"""
 
     @property
     def unmasked(self) -> int:
@@ -92,7 +100,18 @@ def known(snapshot: Snapshot) -> Known:
             )
             for one in classes.classes
         ),
+        against_transfer=_against_transfer(train, tagged, classes),
     )
+
+
+def _against_transfer(train: "pa.Table", tagged: "pa.Table", classes: Classes) -> str:
+    if BACKGROUND not in classes.names:
+        return f"the class map has no class {BACKGROUND}. Add one."
+    try:
+        transferable(where(train, "supervision", ["mask"]), tagged, classes)
+    except TrainingError as error:
+        return f"{error.what} {error.remedy}"
+    return ""
 
 
 def _spoken(phrases: tuple[str, ...]) -> str:
@@ -106,12 +125,16 @@ def advised(found: Known, model: str) -> Advice:
     lost = [c.name for c in found.objects if not c.masks and not c.tags and c.captions < NAMED_OFTEN]
     if lost and steps[0].method != "spatial_grouping":
         cautions.append(
-            f"Neither masks nor tags know {', '.join(lost)}, and hardly a caption names them: a model may never find "
-            "them. Draw a few masks, tag some photos, or add the words that captions use to their definitions."
+            f"Neither masks nor tags of photos without a mask know {', '.join(lost)}, and hardly a caption names "
+            "them: a model may never find them. Draw a few masks, tag some photos, or add the words that captions use "
+            "to their definitions."
         )
     few = [c.name for c in found.objects if not c.masks and 0 < c.tags < NAMED_OFTEN]
     if few:
         cautions.append(f"Fewer than {NAMED_OFTEN} photos are tagged with {', '.join(few)}: tag more.")
+    if _weak(found) and found.against_transfer:
+        weak = ", ".join(c.name for c in _weak(found))
+        cautions.append(f"Method transfer would learn {weak} from tags, but not from these: {found.against_transfer}")
     if found.tagged and found.complete < found.tagged:
         cautions.append(
             f"{found.tagged - found.complete:,} of {found.tagged:,} tagged photos have positive-only tags, which rule "
@@ -120,16 +143,20 @@ def advised(found: Known, model: str) -> Advice:
     return Advice(known=found, steps=tuple(steps), cautions=tuple(cautions))
 
 
+def _weak(found: Known) -> list[ClassKnown]:
+    """The classes that tags alone know."""
+    return [c for c in found.objects if not c.masks and c.tags]
+
+
 def _steps(found: Known, model: str) -> list[Step]:
-    strong = [c for c in found.objects if c.masks]
-    weak = [c for c in found.objects if not c.masks and c.tags]
+    strong, weak = [c for c in found.objects if c.masks], _weak(found)
     named = [c for c in found.objects if c.captions >= NAMED_OFTEN]
     speaks = found.captioned >= MANY_CAPTIONS and 2 * len(named) >= len(found.objects)
     if not found.masked:
         return [_without_masks(found, named, speaks)]
     if not found.unmasked:
         return [Step(method="supervised", why="Every training photo has a mask.")]
-    if weak and len(strong) >= 2:
+    if weak and not found.against_transfer:
         why = (
             f"Masks show {len(strong)} classes, and tags alone know {', '.join(c.name for c in weak)}: what the masks "
             "teach of objects is transferred. `semivl transferability` tells beforehand how well."
@@ -148,7 +175,10 @@ def _without_masks(found: Known, named: list[ClassKnown], speaks: bool) -> Step:
         why = f"There is no mask; {found.captioned:,} captions name {len(named)} of {len(found.objects)} classes."
         return Step(method="co_decomposition", why=why)
     why = "There is no mask, and hardly a caption names the classes: regions are named by the class names alone."
-    return Step(method="spatial_grouping", why=f"{why} Then draw the masks that `semivl label-next` asks for.")
+    draw = "Then draw the masks that `semivl label-next` asks for"
+    if found.tagged:
+        draw += ": with masks of two classes method transfer learns the others from their tags"
+    return Step(method="spatial_grouping", why=f"{why} {draw}.")
 
 
 def _semivl(found: Known) -> Step:
@@ -161,7 +191,9 @@ def _semivl(found: Known) -> Step:
 def _taught(model: str, what: str) -> Step:
     return Step(
         method="semivl",
-        why=f"It learns from all photos, taught {what} by the model before; the gate tells which of both is better.",
+        why=f"It learns from all photos, taught {what} by the model before, from the probability on that "
+        f"`semivl vlm eval {model}@challenger` advises (method.settings.guidance.threshold). The gate tells which of "
+        "both is better.",
         settings=(f"guidance: {{model: {model}@challenger}}",),
     )
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semivl import __version__
-from semivl.config import Classes, Config, EvaluationConfig, GuidanceConfig, MethodConfig, Record
+from semivl.config import Classes, Config, EvaluationConfig, GroupConfig, GuidanceConfig, MethodConfig, Record
 from semivl.errors import TrainingError
 from semivl.methods import Method, create, inference_state
 from semivl.nets.decoder import decode_in_chunks
@@ -66,6 +66,11 @@ class Predictor:
     def encoder(self) -> DenseEncoder:
         """The trained image encoder."""
         return cast(DenseEncoder, self.model.encoder)
+
+    @property
+    def running(self) -> tuple[nn.Module, ...]:
+        """All that `scores` runs; on a CPU the model's decoder is none of it, but a quicker copy is."""
+        return self._quick, self._group_encoder
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -164,9 +169,7 @@ def train_key(config: Config, version: str) -> str:
     starts = f"{weights_digest(config.vlm)} {weights_digest(guide) if guide else ''} {_labels_digest(config.guidance)}"
     starts += finished_digest(config.guidance)
     precision = config.compute.precision if config.compute.precision != "fp32" else ""
-    refine = config.evaluation.refine
-    refining = group_weights_digest(refine.groups) if refine else ""
-    return hashlib.sha256(f"{parts} {starts} {version} {precision}{refining}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{parts} {starts} {version} {precision}{_grouping_digest(config)}".encode()).hexdigest()[:16]
 
 
 def finished_digest(config: GuidanceConfig) -> str:
@@ -174,6 +177,14 @@ def finished_digest(config: GuidanceConfig) -> str:
     stands for its weights."""
     folder = ROOT / config.model if config.model else None
     return weights_of(folder) if folder and is_whole(folder) else ""
+
+
+def _grouping_digest(config: Config) -> str:
+    """Hashes of the files of weights that tell groups apart, for `evaluation.refine` and for the method's own groups;
+    empty where there are none."""
+    refine, own = config.evaluation.refine, getattr(create(config.method).settings, "groups", None)
+    every = (refine.groups if refine else None, own)
+    return "".join(group_weights_digest(groups) for groups in every if isinstance(groups, GroupConfig))
 
 
 def _labels_digest(config: GuidanceConfig) -> str:

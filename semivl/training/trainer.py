@@ -66,7 +66,8 @@ def train(
 
     Args:
         key: name of its checkpoints in S3; the train key where empty.
-        parent: bundle of the model whose weights the first step starts from; `vlm` alone where empty.
+        parent: bundle of the model whose weights the first step starts from; `vlm` alone where empty. It is needed
+            again to go on from a checkpoint.
         guide: bundle of the model that `guidance.model` names.
 
     Raises:
@@ -100,9 +101,9 @@ def train(
         optimizer = build_optimizer(model, config.train)
         key = key or train_key(config, snapshot.manifest.version)
         run = Run(config, method, model, optimizer, device, observer, folder, store, key)
-        start = run.resume()
-        if parent and not start:  # a checkpoint has left the parent behind
+        if parent:  # before a checkpoint too, which holds nothing of what is frozen
             load_parent(parent, config, model, vlm.student().architecture)
+        start = run.resume()
         cache = ShardCache(store, snapshot.manifest.dataset, home() / "cache" / "shards")
         steps = prepared_steps(config, method, model, pools, cache)
         log.info("steps %d to %d on %s", start, config.train.steps, device)

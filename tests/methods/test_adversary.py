@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from semivl.config import IGNORE
 from semivl.methods.parts import adversary
 from semivl.methods.parts.adversary import AdversarySettings, Side
-from semivl.nets.discriminator import Discriminator
+from semivl.nets.discriminator import LEAST, Discriminator
 
 SIDE, N = 32, 3
 
@@ -124,3 +124,9 @@ def test_the_discriminator_sees_no_class_but_the_foreground():
 
 def test_the_answer_has_the_size_of_the_photo():
     assert Discriminator(4)(torch.rand(2, 4, 50, 70)).shape == (2, 50, 70)
+
+
+def test_the_least_side_is_the_smallest_that_the_discriminator_can_judge():
+    assert Discriminator(4)(torch.rand(1, 4, LEAST, LEAST)).shape == (1, LEAST, LEAST)
+    with pytest.raises(RuntimeError):
+        Discriminator(4)(torch.rand(1, 4, LEAST - 1, LEAST - 1))

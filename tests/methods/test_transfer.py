@@ -15,22 +15,25 @@ from semivl.config import IGNORE, ClassDefinition, Classes, Config, MethodConfig
 from semivl.data import stream
 from semivl.data.headers import DamagedError
 from semivl.data.stream import Batches, Labelled, Unlabelled
-from semivl.data.tags import TagReader
+from semivl.data.tags import UNKNOWN, TagReader
 from semivl.errors import ConfigError
 from semivl.language.text import ClassText
 from semivl.methods import create, evolving_state
 from semivl.methods.parts import label_transfer
 from semivl.methods.parts.tag_losses import (
+    UNSURE,
     crop_tags,
     doubtful,
     object_loss,
     pooled_logits,
     tag_loss,
 )
+from semivl.nets.discriminator import LEAST
 from semivl.nets.vlm import DenseVLM
 from semivl.training.bundle import load_bundle, save_bundle
 from semivl.training.checkpoint import load_checkpoint, save_checkpoint
 from semivl.training.step import build_optimizer, take_step
+from semivl.training.summary import summary
 from tests.tiny import SHAPE, SIDE, noise, tiny_vlm
 
 NAMES = ("background", "cat", "duck", "fox", "hen")
@@ -197,9 +200,29 @@ def test_the_object_loss_is_cross_entropy_and_dice_of_the_known_pixels():
 def test_masks_tell_of_the_classes_that_they_show_and_tags_of_the_others():
     masks = torch.tensor([[[0, 1, 1, IGNORE]]])
     drawn = torch.tensor([True, True, True, False, False])
-    tags = torch.tensor([[-1, 0, 1, 1, 0]], dtype=torch.int8)
+    tags = torch.tensor([[-1, 0, -1, 1, 0]], dtype=torch.int8)
     assert crop_tags(masks, tags, drawn).tolist() == [[1, 1, 0, 1, 0]]
     assert crop_tags(masks, None, drawn).tolist() == [[1, 1, 0, -1, -1]]
+
+
+def test_a_tagged_class_that_the_pixels_of_255_may_be_is_neither_absent_from_the_crop_nor_there():
+    tags = torch.tensor([[-1, 1, 1, 1, 0]], dtype=torch.int8).repeat(3, 1)
+    drawn = torch.tensor([True, True, True, False, True])
+    masks = torch.tensor([[[0, 1, 1, IGNORE]], [[0, 1, 1, 0]], [[IGNORE] * 4]])
+    found = crop_tags(masks, tags, drawn)
+    assert found.tolist() == [[1, 1, UNSURE, 1, 0], [1, 1, 0, 1, 0], [-1, UNSURE, UNSURE, 1, 0]]
+    logits = torch.randn(3, N)
+    counted = (found != UNSURE).index_fill(1, torch.tensor([0]), False)
+    each = F.binary_cross_entropy_with_logits(logits, (found == 1).float(), reduction="none")
+    torch.testing.assert_close(tag_loss(logits, found, 0, 0.25), each[counted].mean())
+
+
+def test_a_crop_of_255_alone_calls_no_class_absent_that_its_tags_do_not():
+    drawn = torch.tensor([True, True, True, False, False])
+    blank = torch.full((1, 2, 2), IGNORE)
+    assert crop_tags(blank, None, drawn).tolist() == [[UNKNOWN] * 5]
+    tags = torch.tensor([[-1, -1, 0, -1, 0]], dtype=torch.int8)
+    assert crop_tags(blank, tags, drawn).tolist() == tags.tolist()
 
 
 def test_untold_classes_weigh_as_they_are_told_to_and_the_background_never_counts():
@@ -246,6 +269,35 @@ def test_a_guide_or_label_maps_take_the_classifiers_place():
     hinted = replace(step, unlabelled=replace(step.unlabelled, hints=hints))
     made = label_transfer.labelled_by(model.learner["labels"], None, hinted.unlabelled, method.settings.label_transfer)
     assert set(made.labels.unique().tolist()) <= {0, 3, 2, IGNORE} and (made.labels == 3).any()
+
+
+@pytest.mark.parametrize("source", ["diffusion", "product", "activation"])
+def test_a_photo_without_a_label_map_is_255_where_its_tags_may_be_either(source):
+    band = {"low": 0.3, "high": 0.3} if source == "activation" else {"low": 0.0, "high": 0.0}
+    labels = SMALL["label_transfer"]["labels"] | {"source": source} | band
+    how = SMALL["label_transfer"] | {"activation": {"source": "guide"}, "labels": labels}
+    method, model = built(label_transfer=how)
+    step = batches()  # tags duck and fox, fox and hen
+    hints = torch.full((2, SIDE, SIDE), IGNORE)
+    hints[0, :8] = 3
+    given = replace(step.unlabelled, hints=hints)
+    made = label_transfer.labelled_by(model.learner["labels"], None, given, method.settings.label_transfer)
+    assert (made.labels[0, :8] == 3).all()
+    assert (made.labels[1] == IGNORE).all() and not made.activation.present[1].any()
+
+
+@pytest.mark.parametrize("changes", [{"adversary": {"strong": 0.01}}, {"adversary": {"weak": 0.01}}])
+def test_a_crop_that_the_discriminator_cannot_judge_is_refused_before_the_training(changes):
+    small, least = (replace(vlm(), side=side) for side in (LEAST - 1, LEAST))
+    method = method_of(**changes)
+    with pytest.raises(ConfigError, match=r"CONF063.*train\.crop is 31.*adversary\..*32"):
+        method.build(CLASSES, small, True)
+    method.build(CLASSES, small, False)
+    method.build(CLASSES, least, True)
+    method_of().build(CLASSES, small, True)
+    shown = {"method": {"settings": changes}, "train": {"crop": 24}}
+    with pytest.raises(ConfigError, match=r"CONF063.*train\.crop is 24"):
+        summary(load("scenes-transfer", shown))
 
 
 def test_a_class_map_without_a_background_and_self_training_without_a_judge_are_refused():

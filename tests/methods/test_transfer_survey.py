@@ -70,6 +70,14 @@ def test_a_class_that_nothing_names_is_refused():
         survey(TWO_STRONG, [tagged("fox")])
 
 
+def test_a_class_that_only_tags_of_photos_with_masks_name_is_refused():
+    drawn = sample("m", PHOTO, pixels=(9, 5, 0, 0, 0), supervision="mask", tags=("cat", "hen"))[1]
+    with pytest.raises(TrainingError, match=r"TRAIN042.*photos with masks.*hen.*without a mask"):
+        survey([*TWO_STRONG, drawn], [tagged("fox")])
+    lines = survey([*TWO_STRONG, drawn], [tagged("fox"), tagged("fox"), tagged("Hen")])
+    assert lines[-1] == "Classes known by tags alone (photos tagged): fox (2), hen (1)."
+
+
 def test_samples_whose_classes_all_have_masks_are_told_that_another_method_suits():
     lines = survey([*TWO_STRONG, masked(9, 0, 0, 1, 1)], [tagged("fox")])
     assert lines[-1].startswith("No class is known by tags alone")

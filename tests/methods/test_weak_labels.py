@@ -110,6 +110,17 @@ def test_a_tag_counts_in_a_crop_where_its_class_is_likely_and_the_likeliest_alwa
     assert found.tolist() == [[False, True, False, False], [False, False, True, False], [False] * 4]
 
 
+@pytest.mark.parametrize("likely", [0.0, 0.1])
+def test_of_several_tags_none_counts_where_nothing_speaks_for_any_and_one_alone_does(likely):
+    tagged = torch.tensor([[False, False, False, True, True], [False, False, False, True, False]])
+    hints = torch.full((2, SIDE, SIDE), IGNORE)
+    found = of_hints(hints, tagged, ActivationSettings(likely=likely))  # pyright: ignore[reportCallIssue]
+    assert found.present.tolist() == [[False] * 5, [False, False, False, True, False]]
+    foreground = torch.rand(2, SIDE, SIDE)
+    made = labels(foreground, found.maps, found.present)
+    assert torch.equal(made[0], threshold(foreground[0], IGNORE)) and torch.equal(made[1], threshold(foreground[1], 3))
+
+
 def test_label_maps_count_as_far_as_a_tag_is_there():
     hints = torch.full((1, 4, 4), IGNORE)
     hints[0, 0], hints[0, 1] = 1, 2

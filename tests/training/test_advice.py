@@ -4,7 +4,11 @@ import shutil
 
 import pytest
 
-from semivl.config import CONF, ClassDefinition, Classes, load
+from semivl.config import CONF, ClassDefinition, Classes, MethodConfig, load
+from semivl.data.samples import Samples
+from semivl.data.stream import Pools
+from semivl.data.tables import where
+from semivl.errors import TrainingError
 from semivl.methods import create, names
 from semivl.training.advice import ClassKnown, Known, Step, advised, experiment_of, known
 from tests.made_shards import picture
@@ -14,7 +18,7 @@ OBJECTS = ("cat", "dog", "cow")
 CLASSES = Classes(classes=tuple(ClassDefinition(name=n) for n in ("background", "cat", "dog")))  # pyright: ignore
 
 
-def made(masks=(), tags=(), captions=(), complete=False, bare=100, captioned=0) -> Known:
+def made(masks=(), tags=(), captions=(), complete=False, bare=100, captioned=0, against="") -> Known:
     """What is known where each named class has 50 photos of that kind."""
     classes = [
         ClassKnown(
@@ -30,6 +34,7 @@ def made(masks=(), tags=(), captions=(), complete=False, bare=100, captioned=0) 
         complete=tagged * complete,
         captioned=captioned,
         classes=tuple(classes),
+        against_transfer=against,
     )
 
 
@@ -43,7 +48,7 @@ def made(masks=(), tags=(), captions=(), complete=False, bare=100, captioned=0) 
         (made(masks=OBJECTS, bare=0), ["supervised"]),
         (made(masks=("cat", "dog"), tags=("cow",)), ["transfer", "semivl"]),
         (made(masks=("cat", "dog"), tags=("cow",), bare=0), ["transfer"]),
-        (made(masks=("cat",), tags=("cow", "dog")), ["semivl"]),
+        (made(masks=("cat",), tags=("cow", "dog"), against="One class."), ["semivl"]),
         (made(masks=("cat",), captions=OBJECTS, captioned=1000), ["co_decomposition", "semivl"]),
         (made(masks=("cat",), captions=("cow",), captioned=1000), ["semivl"]),
     ],
@@ -59,6 +64,41 @@ def test_method_follows_from_what_is_known(found, methods):
 def test_a_later_step_is_taught_by_the_earlier_ones_model():
     first, second = advised(made(masks=("cat", "dog"), tags=("cow",)), "herd").steps
     assert first.settings == () and second.settings == ("guidance: {model: herd@challenger}",)
+
+
+@pytest.mark.parametrize(
+    ("tags", "refused"),
+    [
+        (["fox", "hen"], ""),
+        (["fox"], "no mask shows and only tags of photos with masks name hen"),
+        ([], "nor tags of photos without a mask know fox, hen"),
+        (["fox hen"] * 30, "tagged fox or hen, 58 are tagged with both"),
+    ],
+)
+def test_transfer_is_advised_where_it_takes_the_samples_and_else_said_why_not(store, tags, refused):
+    classes = Classes(classes=tuple(ClassDefinition(name=n) for n in ("background", "cat", "duck", "fox", "hen")))
+    told = [
+        sample(f"t{i}", picture(900 + i), tags=tuple(named.split()), supervision="tags")
+        for i, named in enumerate(2 * tags)
+    ]
+    drawn = [
+        sample(f"m{i}", picture(950 + i), pixels=pixels, supervision="mask", tags=("cat", "hen"))
+        for i, pixels in enumerate([(700, 5, 0, 0, 0), (700, 0, 7, 0, 0)])
+    ]
+    bare = [sample("u", picture(990))]
+    seen = [sample("v", picture(999), "val", pixels=(700, 5, 0, 0, 0), supervision="mask")]
+    snapshot = grown(store, "advice", classes, [*drawn, *told, *bare, *seen])
+    advice = advised(known(snapshot), "m")
+    train = where(snapshot.index, "split", ["train"])
+    unlabelled = Samples(where(train, "supervision", ["tags"]))
+    pools = Pools(Samples(where(train, "supervision", ["mask"])), unlabelled, unlabelled)
+    survey = create(MethodConfig(name="transfer")).survey
+    if tags and not refused:
+        assert advice.steps[0].method == "transfer" and survey(pools, classes)
+    else:
+        assert advice.steps[0].method == "semivl" and refused in " ".join(advice.cautions)
+        with pytest.raises(TrainingError):
+            survey(pools, classes)
 
 
 def test_classes_that_nothing_knows_and_tags_that_rule_nothing_out_are_told():

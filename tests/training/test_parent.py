@@ -1,6 +1,5 @@
-"""A warm start: the parent's weights are in place at the first step, and only there."""
+"""A warm start: the parent's weights are in place at the first step, and what is frozen keeps them after a kill."""
 
-import shutil
 import uuid
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from semivl.training.trainer import train
 from tests.loop import parameters
 from tests.tiny import CLASSES, SHAPE, tiny_vlm
 
+FROZEN = "encoder.blocks.0.fc.weight"
+"""what learns with `trains: all` and not with `spatial`"""
 AVERAGED = MethodConfig(name="semivl", settings={"decoder": SHAPE.model_dump(), "average": True})
 
 
@@ -101,22 +102,29 @@ class Stops:
     def artifact(self, path): ...
 
 
-def test_resumed_warm_training_does_not_load_its_parent_again(store, tmp_path: Path) -> None:
+def test_a_killed_warm_training_ends_as_an_unbroken_one_where_its_parent_learned_what_it_leaves_frozen(
+    store, tmp_path: Path
+) -> None:
     given = parameters(f"t-{uuid.uuid4().hex[:8]}", steps=8)
     config = load(given["experiment"], given["overrides"])
     ingest(config.data, config.classes)
     snapshot = read(store, config.data.dataset)
 
-    def trained(name: str, parent: Path | None, stops: bool = False) -> Path:
+    def trained(name: str, parent: Path | None, trains: str = "spatial", stops: bool = False) -> Path:
         for key in list(store.list("checkpoints/")):
             store.delete(key)
-        return train(config, snapshot, store, tmp_path / name, Stops(stops), parent)
+        settings = config.method.settings | {"trains": trains}
+        chosen = config.model_copy(update={"method": MethodConfig(name="supervised", settings=settings)})
+        return train(chosen, snapshot, store, tmp_path / name, Stops(stops), parent)
 
-    parent = trained("parent", None)
-    unbroken = (trained("unbroken", parent) / WEIGHTS).read_bytes()
-    assert unbroken != (parent / WEIGHTS).read_bytes()
+    parent = trained("parent", None, trains="all")
+    unbroken = trained("unbroken", parent) / WEIGHTS
+    assert unbroken.read_bytes() != (parent / WEIGHTS).read_bytes()
+    fresh, kept, learned = (
+        load_file(path / WEIGHTS)[FROZEN] for path in (trained("fresh", None), unbroken.parent, parent)
+    )
+    assert torch.equal(kept, learned) and not torch.equal(kept, fresh), "the parent learned it, the training did not"
     with pytest.raises(StoppedError):
         trained("broken", parent, stops=True)
     assert newest_whole(tmp_path / "broken")
-    shutil.rmtree(parent)
-    assert (trained("broken", parent) / WEIGHTS).read_bytes() == unbroken
+    assert (trained("broken", parent) / WEIGHTS).read_bytes() == unbroken.read_bytes()

@@ -9,12 +9,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from semivl.config import Config, load
+from semivl.config import Config, MethodConfig, load
 from semivl.errors import ExportError
 from semivl.methods import create
 from semivl.nets.grouping import group_maps
 from semivl.nets.grouping_encoder import load_group_encoder
 from semivl.nets.refine import refined
+from semivl.nets.vlm import weights_digest
 from semivl.serving.export import export
 from semivl.training.bundle import WEIGHTS, Predictor, load_bundle, save_bundle, split_weights, train_key
 from tests.tiny import SIDE, tiny_vlm
@@ -63,6 +64,26 @@ def test_a_timm_encoder_that_groups_is_part_of_the_finished_model(tmp_path: Path
     assert own.keys() == load_file(tmp_path / "plain" / WEIGHTS).keys()
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), tmp_path / "weights.pth")
     assert train_key(config, "1") != key, "other weights make another model"
+
+
+def test_a_methods_own_weights_of_groups_make_another_model_and_without_a_file_the_key_is_that_of_before(
+    tmp_path: Path,
+):
+    weights, keys = tmp_path / "dino.pth", []
+    groups = {"encoder": "timm:vit_tiny_patch16_224"}
+    for body in (b"first", b"second", b"first"):
+        weights.write_bytes(body)
+        keys.append(train_key(grouping(groups | {"weights": str(weights)}), "1"))
+    assert keys[0] == keys[2] != keys[1]
+    for config in (grouping(groups), grouping({}), config_with()):
+        parts = config.digest("classes", "vlm", "method", "train", "evaluation", "guidance")
+        before = f"{parts} {weights_digest(config.vlm)}   1 "
+        assert train_key(config, "1") == hashlib.sha256(before.encode()).hexdigest()[:16]
+
+
+def grouping(groups: dict) -> Config:
+    own = MethodConfig(name="spatial_grouping", settings={"groups": groups})
+    return config_with().model_copy(update={"method": own})
 
 
 def test_an_experiment_without_refinement_keeps_the_digest_of_before():

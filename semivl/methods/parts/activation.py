@@ -1,7 +1,8 @@
 """Activation maps: where in a photo each of its tagged classes seems to be (spec transfer.md, 2.3).
 
 Tags are of whole photos, and training sees crops. So a class that is tagged counts in a crop only where the maps'
-own source finds it likely there at all; the likeliest of the tagged ones always does.
+own source finds it likely there at all; the likeliest of the tagged ones always does, but where nothing speaks for any
+of several: which of them a crop shows is not known then.
 """
 
 from typing import Literal, NamedTuple
@@ -45,9 +46,10 @@ class Activation(NamedTuple):
 
 def counted_tags(tagged: Tensor, probability: Tensor, likely: float) -> Tensor:
     """(B, N) bool: the tagged classes that count in a crop, of (B, N) bool and (B, N) probabilities in it."""
-    best = probability.masked_fill(~tagged, -1).argmax(1, keepdim=True)
+    highest, best = probability.masked_fill(~tagged, -1).max(1, keepdim=True)
     seen = (probability >= likely).scatter(1, best, True)
-    return tagged & seen
+    undecided = (highest <= 0) & (tagged.sum(1, keepdim=True) > 1)
+    return tagged & seen & ~undecided
 
 
 @torch.no_grad()

@@ -101,7 +101,11 @@ def labelled_by(
     labels = weak_labels(
         images, foreground, active.maps, objects.features, active.present, net.background, settings.labels
     )
-    return Labelling(labels.masked_fill(unlabelled.ignored, IGNORE), foreground, active)
+    unknown = unlabelled.ignored
+    if settings.labels.source == "activation" and how.source == "guide" and unlabelled.hints is not None:
+        # label maps are the foreground here, so where they say nothing at all not even that is known
+        unknown = unknown | (unlabelled.hints == IGNORE).flatten(1).all(1)[:, None, None]
+    return Labelling(labels.masked_fill(unknown, IGNORE), foreground, active)
 
 
 def mask_size(maps: Tensor) -> tuple[int, int]:

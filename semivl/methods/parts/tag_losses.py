@@ -8,6 +8,9 @@ from semivl.config import IGNORE
 from semivl.data import ranks
 from semivl.data.tags import ABSENT, THERE, UNKNOWN
 
+UNSURE = -2
+"""in tags of a crop: its photo shows the class, and whether the crop does nobody can say"""
+
 
 def object_target(masks: Tensor, background: int) -> Tensor:
     """(B, H, W) int64 of masks: 1 an object of any class, 0 the background, 255 as in the mask."""
@@ -51,20 +54,29 @@ def object_loss(logits: Tensor, target: Tensor, dice: float) -> Tensor:
 
 
 def crop_tags(masks: Tensor, tags: Tensor | None, drawn: Tensor) -> Tensor:
-    """(B, N) int8 tags of crops with masks: masks tell of the classes that they show, tags of the others."""
-    classes = torch.arange(len(drawn), device=masks.device)
-    shown = (masks.flatten(1)[:, None] == classes[:, None]).any(2)
+    """(B, N) int8 tags of crops with masks: masks tell of the classes that they show, tags of the others.
+
+    A class that masks show (`drawn`) and this crop's does not is absent from it. But one that is tagged may be what the
+    crop's pixels of 255 show, and is UNSURE where there are any; padding is 255 too, which masks do not tell apart.
+    Where all are 255 the mask tells of nothing.
+    """
+    classes, each = torch.arange(len(drawn), device=masks.device), masks.flatten(1)
+    shown = (each[:, None] == classes[:, None]).any(2)
+    unlabelled = each == IGNORE
+    some, all_of_it = unlabelled.any(1, keepdim=True), unlabelled.all(1, keepdim=True)
     told = torch.full_like(shown, UNKNOWN, dtype=torch.int8) if tags is None else tags
-    told = torch.where(drawn, ABSENT, told)
+    unseen = torch.where((told == THERE) & some, UNSURE, ABSENT)
+    unseen = torch.where((told == UNKNOWN) & all_of_it, UNKNOWN, unseen)
+    told = torch.where(drawn, unseen, told)
     return torch.where(shown, THERE, told).to(torch.int8)
 
 
 def tag_loss(logits: Tensor, tags: Tensor, background: int, untold: float = 0.0) -> Tensor:
     """Mean binary cross-entropy of (B, N) logits over the classes that tags tell of; the background never counts.
 
-    A class that they do not tell of is taken as absent, with the weight `untold`.
+    A class that they do not tell of is taken as absent, with the weight `untold`; one that is UNSURE weighs nothing.
     """
-    weight = torch.where(tags == UNKNOWN, untold, 1.0)
+    weight = torch.where(tags == UNKNOWN, untold, 1.0).masked_fill(tags == UNSURE, 0)
     weight[:, background] = 0
     each = F.binary_cross_entropy_with_logits(logits.float(), (tags == THERE).float(), reduction="none")
     return (each * weight).sum() / ranks.counted(weight.sum(), least=1e-6)

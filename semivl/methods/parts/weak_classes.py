@@ -3,13 +3,38 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from semivl.data.strength import Strengths
+from semivl.config import Classes
+from semivl.data.strength import Strengths, strengths, tagged_classes
 from semivl.data.tags import BACKGROUND
 from semivl.errors import TrainingError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 INSEPARABLE = 0.95
 """share of the photos with either of two tags that have both, above which nothing tells the two apart"""
+
+
+def transferable(masked: "pa.Table", unmasked: "pa.Table", classes: Classes) -> Strengths:
+    """The classes as a transfer training's samples know them, weak ones by tags of photos without masks.
+
+    Args:
+        masked: index of the samples with masks; `unmasked` of those without.
+
+    Raises:
+        TrainingError: TRAIN040 fewer than two classes of objects have masks, TRAIN041 two classes without masks are
+            nearly always tagged together, TRAIN042 a class has no mask, and no tag on a photo without one.
+    """
+    import pyarrow as pa
+
+    whole = pa.concat_tables([masked, unmasked])
+    known = strengths(whole, classes)
+    require_transferable(known)
+    known = counted_without_masks(known, tagged_classes(unmasked, classes))
+    require_separable(tagged_classes(whole, classes), known.weak)
+    return known
 
 
 def require_transferable(known: Strengths) -> None:
@@ -23,6 +48,26 @@ def require_transferable(known: Strengths) -> None:
     if untold := [name for name in known.unknown if name != BACKGROUND]:
         what = f"no mask shows and no tag names {', '.join(untold)}."
         raise TrainingError("TRAIN042", what, "Tag photos with them, or take them out of the class map.")
+
+
+def counted_without_masks(known: Strengths, tagged: Iterable[frozenset[str]]) -> Strengths:
+    """`known` with the weak classes counted on photos without masks, which alone are labelled by their tags.
+
+    Args:
+        tagged: the classes that the tags of each photo without a mask name.
+
+    Raises:
+        TrainingError: TRAIN042, tags name a class on photos with masks alone.
+    """
+    counts = Counter(name for named in tagged for name in named)
+    if never := [name for name in known.weak if not counts[name] and name != BACKGROUND]:
+        what = (
+            f"no mask shows and only tags of photos with masks name {', '.join(never)}; "
+            "by their tags photos without masks alone are labelled."
+        )
+        remedy = "Tag photos without a mask with them, draw them, or take them out of the class map."
+        raise TrainingError("TRAIN042", what, remedy)
+    return known._replace(weak={name: counts[name] for name in known.weak if counts[name]})
 
 
 def require_separable(tagged: Iterable[frozenset[str]], weak: Collection[str]) -> None:
