@@ -6,7 +6,8 @@ Without `adapt` nothing is learned: class names are enough. With it the encoder 
 regions: each noun of a caption is to find a region in its own image and in no other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,10 +22,12 @@ from semivl.language.tower import TextTower
 from semivl.methods import Guide, ImageMaps, Losses, Method, as_float
 from semivl.methods.parts import region_contrast
 from semivl.methods.parts.caption_draws import Draws, draw, in_templates
+from semivl.methods.parts.class_bank import spoken
 from semivl.methods.parts.recogniser import NamingSettings, Recogniser
 from semivl.methods.parts.region_survey import survey
 from semivl.methods.parts.student import train_last
 from semivl.nets.encoder import DenseEncoder
+from semivl.nets.learned_context import LearnedContext
 from semivl.nets.regions import Reading, RegionSettings
 from semivl.nets.vlm import DenseVLM
 
@@ -42,6 +45,9 @@ class AdaptSettings(Record):
     templates: tuple[str, ...] = Field(
         ENSEMBLE, min_length=1, description="a noun is read in one of these, drawn each time"
     )
+    context: int = Field(
+        0, ge=0, description="learned vectors before a noun or class, in place of all templates and prompts; 0: none"
+    )
     unit: Literal["image", "region"] = Field(
         "image", description="what a noun chooses among: images, by their pooled regions, or all regions"
     )
@@ -55,11 +61,14 @@ class AdaptSettings(Record):
 
 
 class Learner(nn.Module):
-    """What is learned for training alone: the scale of cosines."""
+    """What is learned for training alone: the scale of cosines, and the context of nouns where there is one."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(temperature).reciprocal().log())
+        self.context: LearnedContext | None = None
+        self.phrases: Sequence[str] = ()
+        """what is read behind the context to find the classes, a phrase for each row of the model's text"""
 
     @property
     def scale(self) -> Tensor:
@@ -104,7 +113,19 @@ class SpatialGrouping(Method):
             before = vlm.student().requires_grad_(False).eval() if s.adapt.distillation else None
             model.teacher = Teacher(tower, before)
             model.learner = Learner(s.adapt.temperature)
+            if s.adapt.context:
+                model.learner.context = LearnedContext(tower, s.adapt.context)
+                model.learner.phrases = spoken(classes, s.naming.text)
+            self.finish(model)
         return model
+
+    def finish(self, model: nn.Module) -> None:
+        """Keeps the classes' text as the learned context makes it; without one it stays as it is."""
+        assert isinstance(model, Recogniser)
+        if self.settings.adapt and self.settings.adapt.context:
+            learner, teacher = for_training(model)
+            assert learner.context
+            model.text.copy_(learner.context.baked(teacher.language, learner.phrases))
 
     def _train_parts(self, encoder: DenseEncoder, adapt: AdaptSettings) -> None:
         if adapt.trains == "last":
@@ -124,14 +145,13 @@ class SpatialGrouping(Method):
     def training_step(self, model: nn.Module, batches: Batches, progress: float) -> Losses:
         adapt, captioned = self.settings.adapt, batches.captioned
         assert isinstance(model, Recogniser) and adapt and captioned and captioned.maps is not None
-        learner, teacher = model.get_submodule("learner"), model.get_submodule("teacher")
-        assert isinstance(learner, Learner) and isinstance(teacher, Teacher)
+        learner, teacher = for_training(model)
         images, drawn = as_float(captioned.images), draw(captioned.captions, adapt.nouns).to(captioned.images.device)
         reading = model.read(images, captioned.maps)
         regions, present, of_photos = map(ranks.gathered, (reading.regions, reading.present, reading.whole))
         nouns = self._nouns_loss(regions, present, drawn, learner, teacher)
         same = torch.tensor([[a == b for b in drawn.captions] for a in drawn.captions], device=images.device)
-        captions = embedded(teacher.language, drawn.captions)
+        captions = embedded(teacher.language.encode, drawn.captions)
         whole = region_contrast.whole_contrast(of_photos, captions, same, learner.scale)
         moved = torch.zeros_like(whole) if teacher.encoder is None else moved_from(teacher.encoder, images, reading)
         return {
@@ -148,7 +168,10 @@ class SpatialGrouping(Method):
         assert adapt
         if not drawn.nouns:
             return torch.zeros_like(scale)
-        nouns = embedded(teacher.language, in_templates(drawn.nouns, adapt.templates))
+        if learner.context:
+            nouns = embedded(partial(learner.context, teacher.language), [noun.word for noun in drawn.nouns])
+        else:
+            nouns = embedded(teacher.language.encode, in_templates(drawn.nouns, adapt.templates))
         owner, counted = drawn.owner, drawn.counted
         if adapt.unit == "image":
             scores = region_contrast.image_scores(regions, present, nouns, adapt.pooling, adapt.pooling_temperature)
@@ -175,11 +198,17 @@ class SpatialGrouping(Method):
         return losses
 
 
-@torch.no_grad()
-def embedded(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    """(M, D) float32 embeddings of texts that all ranks ask for, each different one made once, by one of them."""
+def for_training(model: Recogniser) -> tuple[Learner, Teacher]:
+    """What only a training's model has."""
+    learner, teacher = model.get_submodule("learner"), model.get_submodule("teacher")
+    assert isinstance(learner, Learner) and isinstance(teacher, Teacher)
+    return learner, teacher
+
+
+def embedded(read: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
+    """(M, D) float32 embeddings of texts that all ranks ask for, each different one read once, by one of them."""
     every = list(dict.fromkeys(texts))
-    rows = ranks.gathered(tower.encode(every[ranks.chunk(len(every))]).float())
+    rows = ranks.gathered(read(every[ranks.chunk(len(every))]).float())
     return rows[[every.index(text) for text in texts]]
 
 

@@ -222,6 +222,31 @@ def test_bfloat16_keeps_weights_losses_and_cosines_in_float32(vlm, adapt):
     torch.testing.assert_close(half["nouns"], full["nouns"], rtol=0.02, atol=0.02)
 
 
+def test_a_learned_context_is_read_before_nouns_and_before_classes(vlm, tmp_path: Path):
+    chosen, model, losses = trained(vlm, 6, context=4)
+    first = method(adapt={"context": 4}).build(SCENES, vlm, training=True)
+    assert losses[-1]["nouns"] < losses[0]["nouns"]
+    assert not torch.equal(model.learner.context.vectors, first.learner.context.vectors)
+    assert torch.equal(model.text, first.text), "until the training is done"
+    chosen.finish(model)
+    assert not torch.equal(model.text, first.text)
+    fillers = [f"x x x x {phrase}" for one in SCENES.classes for phrase in one.phrases]
+    tower = model.teacher.language
+    tokens = tower.tokens(fillers)
+    with torch.no_grad():
+        seen = tower.embedded(tokens).clone()
+        for row, places in enumerate(tower.spoken(tokens)):
+            seen[row, places.nonzero().flatten()[:4]] = model.learner.context.vectors
+        expected = F.normalize(tower.pooled(tower.hidden(seen, tokens), tokens), dim=-1)
+    torch.testing.assert_close(model.text, expected)
+    settings = {"groups": GROUPS, "adapt": {"context": 4}}
+    config = load("demo", {"classes": SCENES.model_dump()}).model_copy(
+        update={"method": MethodConfig(name="spatial_grouping", settings=settings), "classes": SCENES}
+    )
+    save_bundle(tmp_path, config, model, vlm.student().architecture)
+    torch.testing.assert_close(load_bundle(tmp_path).model.text, expected)
+
+
 def test_captions_without_nouns_teach_whole_images_alone(vlm):
     chosen, model, _ = trained(vlm, 0)
     made = batch(model).captioned

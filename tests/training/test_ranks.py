@@ -52,7 +52,7 @@ METHODS = {
         "adversary": {"strong": 0.01, "weak": 0.01, "start": 0.0}, "self_training": {"start": 0.5}}),
     "co_decomposition": ("co_decomposition", {"context": 3, "prompt_side": 8, "words": {"heads": 2},
                                               "regions": {"stages": 1}, "adapted_from": 0.4}),
-    "spatial_grouping": ("spatial_grouping", GROUPED | {"adapt": {"distillation": 0.1}}),
+    "spatial_grouping": ("spatial_grouping", GROUPED | {"adapt": {"distillation": 0.1, "context": 3}}),
     "spatial_grouping-regions": ("spatial_grouping", GROUPED | {"adapt": {"unit": "region", "two_way": True}}),
 }  # fmt: skip
 

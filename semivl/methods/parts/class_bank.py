@@ -15,6 +15,12 @@ def owners(classes: Classes, by: str) -> Tensor:
     return classes_of_phrases(classes) if by == "definitions" else torch.arange(len(classes))
 
 
+def spoken(classes: Classes, by: str) -> list[str]:
+    """What stands for the class in each row of the bank, without the class map's prompt."""
+    prompts = definition_prompts if by == "definitions" else name_prompts
+    return prompts(classes.model_copy(update={"prompt": "{}"}))
+
+
 def bank(classes: Classes, vlm: DenseVLM, by: str, templates: tuple[str, ...]) -> Tensor:
     """(M, D) L2-normalised embeddings of the class map's names or definitions.
 
