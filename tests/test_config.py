@@ -55,6 +55,13 @@ def test_a_guide_is_named_in_the_file_and_on_the_command_line(experiment):
         load("demo", {"guidance": {"vlm": "tinny"}})
 
 
+@pytest.mark.parametrize("name", ["Background", "BACKGROUND", "background "])
+def test_a_background_that_no_method_would_know_is_refused(name):
+    classes = {"classes": [{"name": "cat"}, {"name": name}]}
+    with pytest.raises(ConfigError, match=r"CONF003.*classes\.classes\.1\.name: .*Write it background"):
+        load("demo", {"classes": classes})
+
+
 @pytest.mark.parametrize("schedule", ["often", "6 h", "0s", "0 3 * *", "-5m", "1.5h"])
 def test_schedule_that_is_neither_interval_nor_cron_is_refused(schedule):
     with pytest.raises(ConfigError, match=r"CONF003.*retrain\.schedule: .*30m, 6h"):

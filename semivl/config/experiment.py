@@ -119,7 +119,19 @@ def load(experiment: str, overrides: BaseModel | dict[str, Any] | None = None) -
                 f"Add one of: {_names(group)}.",
             )
     whole = OmegaConf.merge(chosen, OmegaConf.create(expanded(overrides or {})))
-    return check(Config, OmegaConf.to_container(whole, resolve=True), f"experiment {experiment}")
+    config = check(Config, OmegaConf.to_container(whole, resolve=True), f"experiment {experiment}")
+    _require_plain_background(config)
+    return config
+
+
+def _require_plain_background(config: Config) -> None:
+    """CONF003 for `Background` and the like, which no method would know for the background. Asked of experiments alone:
+    snapshots and models that have such a class can be read."""
+    for place, name in enumerate(config.classes.names):
+        if name != "background" and name.strip().casefold() == "background":
+            where = f"experiment {config.name}: classes.classes.{place}.name"
+            remedy = "Write it background; a dataset that was ingested with the other name needs a new data.dataset."
+            raise ConfigError("CONF003", f"{where}: {name!r} would not be known for the background.", remedy)
 
 
 def expanded(overrides: dict[str, Any]) -> dict[str, Any]:

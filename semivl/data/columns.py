@@ -1,7 +1,5 @@
 """Columns: what tables of a source say of its images: tags, captions, splits. CSV, JSONL, Parquet, COCO's captions."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
@@ -11,6 +9,7 @@ from semivl.config import DataConfig
 from semivl.data.coco_json import captions_of
 from semivl.data.lists import find_file
 from semivl.data.source_files import SourceFiles
+from semivl.data.table_rows import SURPLUS, rows
 from semivl.errors import DataError
 
 SplitName = Literal["train", "val", "out"]
@@ -38,19 +37,20 @@ class Tags(NamedTuple):
 
     names: list[str]
     complete: bool | None
-    """whether they name all that is there; None where no row says so or otherwise"""
+    """whether they name all that is there; None where no row says so or otherwise, False where rows disagree"""
 
 
 def read_tags(files: SourceFiles, config: DataConfig) -> dict[str, Tags]:
     """Each image's tags in `config.tags`, else in tags.jsonl and tags.csv; of several lines all.
 
-    They are complete where a column `complete` says so in one of the lines.
+    They are complete where a column `complete` says so in one of the lines, and in no other line the contrary.
     """
     tags: dict[str, Tags] = {}
     for name in config.tags or _there(files, "tags.jsonl", "tags.csv"):
         for image, (names, complete) in _values(name, find_file(files, name), _TAGS, _as_tags):
             known = tags.get(image, Tags([], None))
-            tags[image] = Tags([*known.names, *names], complete if known.complete is None else complete or known[1])
+            said = [one for one in (known.complete, complete) if one is not None]
+            tags[image] = Tags([*known.names, *names], all(said) if said else None)
     return tags
 
 
@@ -122,13 +122,16 @@ def _values(
 ) -> Iterator[tuple[str, Any]]:
     """Each row's image, and its value in the first of the columns as `read` gives it; DATA105 where that is None."""
     kind = PurePosixPath(name).suffix.lower()
-    for number, row in _rows(name, data, kind):
+    for number, row in rows(name, data, kind):
         if not isinstance(row, dict):
             row = {}
         image, column = _first(row, _IMAGE), _first(row, columns)
         if kind != ".jsonl" and (image is None or column is None):
-            lacking, known = (_IMAGE if image is None else columns)[0], ", ".join(map(str, row))
+            lacking, known = (_IMAGE if image is None else columns)[0], ", ".join(filter(None, row))
             raise DataError("DATA108", f"{name} has no column {lacking}; it has {known}.", "Name the column so.")
+        if row.get(SURPLUS):
+            what = f"line {number} of {name} has more cells than the table has columns: {row[SURPLUS][0]!r} is in none."
+            raise DataError("DATA105", what, _whole_cell(kind, columns))
         value = read(row[column], kind, row) if column else None
         if image is None or not isinstance(row[image], str) or value is None:
             shape = {"image": "NAME.jpg", columns[0]: ["…"] if columns is _TAGS else "…"}
@@ -137,38 +140,14 @@ def _values(
         yield row[image], value
 
 
+def _whole_cell(kind: str, columns: tuple[str, ...]) -> str:
+    """How to write what spread over several cells into one."""
+    if columns is _TAGS:
+        return "Put semicolons between tags: dog;cat."
+    if kind == ".tsv":
+        return "Take the tabs out of its text."
+    return 'Put text with commas in it into quotes: "a dog, on a lawn".'
+
+
 def _first(row: dict[str, Any], columns: Iterable[str]) -> str | None:
     return next((column for column in columns if column in row), None)
-
-
-def _rows(name: str, data: bytes, kind: str) -> Iterator[tuple[int, Any]]:
-    """Number and content of each row of a CSV (with a header), JSONL or Parquet table."""
-    try:
-        if kind == ".jsonl":
-            yield from _jsonl(data)
-        elif kind == ".parquet":
-            yield from enumerate(_parquet(data), start=1)
-        else:
-            reader = csv.DictReader(
-                io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter="\t" if kind == ".tsv" else ","
-            )
-            yield from ((reader.line_num, row) for row in reader)
-    except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
-        remedy = "Save it as a CSV in UTF-8 with a header, as JSONL or as Parquet, and name it so."
-        raise DataError("DATA108", f"{name} cannot be read as a table ({error}).", remedy) from None
-
-
-def _jsonl(data: bytes) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(data.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, None
-
-
-def _parquet(data: bytes) -> Iterator[dict[str, Any]]:
-    from pyarrow import parquet
-
-    for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches():
-        yield from batch.to_pylist()

@@ -85,8 +85,7 @@ def commit(config: DataConfig, classes: Classes, planned: Plan, built: Iterable[
     tables = [b.rows for b in results]
     sources = [one.source for group in planned.groups for one in group]
     if snapshot.head(store, config.dataset) is None:
-        if any(source.split is None for source in sources):
-            tables = with_both_splits(tables)
+        tables = with_both_splits(tables, {name_of(source.image) for source in sources if source.split is None})
         if any(source.masked and source.split == "train" for source in sources):
             _require_training_mask(config, tables)
     entries = [b.entry for b in results if b.entry]

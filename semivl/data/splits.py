@@ -1,7 +1,7 @@
 """The split of a sample that neither a list nor a column decides: by the hash of its content, so that it stays as data
 grow, whatever else is there."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from semivl.data.sample import Split
@@ -23,22 +23,24 @@ def rank(sha256: str) -> float:
     return int(sha256[-_DIGITS:], 16) / 16**_DIGITS
 
 
-def with_both_splits(tables: Sequence["pa.Table"]) -> list["pa.Table"]:
+def with_both_splits(tables: Sequence["pa.Table"], left_open: Collection[str]) -> list["pa.Table"]:
     """The tables of a first ingest, in which at least one of two or more masked samples falls on each side.
 
     Where the hash leaves evaluation without any, the sample of lowest rank goes there; where it leaves training
-    without, that of highest rank.
+    without, that of highest rank. None moves but those of the sources `left_open`, whose split nothing else decides.
     """
-    masked = {
-        row["sha256"]: row["split"]
+    rows = [
+        row
         for table in tables
-        for row in table.select(["sha256", "split", "supervision"]).to_pylist()
+        for row in table.select(["sha256", "split", "supervision", "source"]).to_pylist()
         if row["supervision"] == "mask"
-    }
-    if len(masked) < 2 or len(set(masked.values())) == 2:
+    ]
+    masked = {row["sha256"]: row["split"] for row in rows}
+    movable = masked.keys() - {row["sha256"] for row in rows if row["source"] not in left_open}
+    if len(masked) < 2 or len(set(masked.values())) == 2 or not movable:
         return list(tables)
     to_val = set(masked.values()) == {"train"}
-    moved = min(masked, key=rank) if to_val else max(masked, key=rank)
+    moved = min(movable, key=rank) if to_val else max(movable, key=rank)
     return [_moved(table, moved, "val" if to_val else "train") for table in tables]
 
 

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from semivl.config import Classes
 from semivl.data.tables import compute
-from semivl.data.tags import classes_by_tag
+from semivl.data.tags import BACKGROUND, classes_by_tag
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Strengths(NamedTuple):
-    """The classes by what is known of them, in the class map's order, each with how many photos show or name it."""
+    """The classes by what is known of them, in the class map's order, each with how many photos show or name it.
+
+    The background is strong where masks show it, and else none of the three: nobody tags it.
+    """
 
     strong: dict[str, int]
     """classes with pixels in a mask, and the number of these masks"""
@@ -32,11 +35,13 @@ def strengths(index: "pa.Table", classes: Classes) -> Strengths:
     tagged = Counter(name for named in tagged_classes(index, classes) for name in named)
     strong = {name: count for name, count in masks.items() if count}
     weak = {name: tagged[name] for name in names if name not in strong and name in tagged}
-    return Strengths(strong, weak, tuple(name for name in names if name not in strong and name not in weak))
+    unknown = tuple(name for name in names if name not in strong and name not in weak and name != BACKGROUND)
+    return Strengths(strong, weak, unknown)
 
 
 def tagged_classes(index: "pa.Table", classes: Classes) -> Iterator[frozenset[str]]:
-    """The classes that each sample's tags name."""
+    """The classes that each sample's tags name; the background, which has definitions too, is none of them."""
     by_tag = {tag: classes.names[number] for tag, number in classes_by_tag(classes).items()}
+    by_tag = {tag: name for tag, name in by_tag.items() if name != BACKGROUND}
     for tags in index["tags"].to_pylist():
         yield frozenset(by_tag[tag.casefold()] for tag in tags or () if tag.casefold() in by_tag)

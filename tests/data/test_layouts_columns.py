@@ -54,6 +54,24 @@ def test_several_captions_and_tags_of_an_image_are_all_kept(photos):
     assert (found["b"].caption, found["b"].tags) == (None, ())
 
 
+def test_a_caption_is_one_line_and_a_blank_one_is_none(photos):
+    captions = [
+        ("a.jpg", "a dog\nin  a\u2028park "),
+        ("a.jpg", " \n"),
+        ("a.jpg", "it\tsits"),
+        ("b.jpg", " "),
+        ("b", ""),
+    ]
+    write(photos, {"captions.jsonl": jsonl(*({"image": image, "caption": c} for image, c in captions))})
+    found = sources(photos)
+    assert (found["a"].caption, found["b"].caption) == ("a dog in a park\nit sits", None)
+
+
+def test_tags_have_no_space_around_them_whatever_the_table(photos):
+    write(photos, {"tags.jsonl": jsonl({"image": "a.jpg", "tags": ["Cat ", " ", "Cat", " big dog"]})})
+    assert sources(photos)["a"].tags == ("Cat", "big dog")
+
+
 COCO = {"annotations": [{"image_id": 7, "caption": 'a "big" cat'}, {"image_id": 9, "caption": "ein Bär"}]}
 COCO["images"] = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "c.jpg"}, {"id": 9, "file_name": "b.jpg"}]
 
@@ -103,12 +121,18 @@ def test_tags_are_complete_where_a_row_or_the_settings_say_so(photos, name, cont
     assert not [k for k in other if k not in "ab" and other[k].tags_complete]
 
 
-def test_a_row_goes_before_the_settings_and_any_row_that_says_complete_counts(photos):
+def test_a_row_goes_before_the_settings_and_rows_that_disagree_say_incomplete(photos):
     rows = ({"image": "a.jpg", "tags": ["cat"], "complete": False}, {"image": "b.jpg", "tags": ["cat"]})
     write(photos, {"tags.jsonl": jsonl(*rows)})
     assert [sources(photos, tags_complete=True)[k].tags_complete for k in "ab"] == [False, True]
-    write(photos, {"tags.jsonl": jsonl(*rows, {"image": "a.jpg", "tags": [], "complete": True})})
-    assert [sources(photos)[k].tags_complete for k in "ab"] == [True, False]
+    write(photos, {"tags.jsonl": jsonl(*rows, {"image": "b.jpg", "tags": [], "complete": True})})
+    assert [sources(photos)[k].tags_complete for k in "ab"] == [False, True]
+    for names in (("a.jpg", "a.jpg"), ("a.jpg", "images/a.jpg"), ("a", "a.jpg")):
+        for said in ((True, False), (False, True), (True, True)):
+            lines = zip(names, said, strict=True)
+            rows = ({"image": image, "tags": ["cat"], "complete": complete} for image, complete in lines)
+            write(photos, {"tags.jsonl": jsonl(*rows)})
+            assert sources(photos)["a"].tags_complete == all(said), (names, said)
 
 
 @pytest.mark.parametrize("said", ["perhaps", 2])
@@ -140,12 +164,44 @@ def test_short_line_of_captions(photos, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "line", "remedy"),
+    [
+        ("tags.csv", "image,tags\n\na.jpg,dog\nb.jpg,dog,cat\n", 4, "dog;cat"),
+        ("captions.csv", "image,caption\na.jpg,a dog, on a lawn\n", 2, '"a dog, on a lawn"'),
+        ("captions.csv", 'image,caption\na.jpg, "a dog, on a lawn"\n', 2, '"a dog, on a lawn"'),
+        ("captions.csv", "image,caption,\na.jpg,a dog, on a lawn\n", 2, '"a dog, on a lawn"'),
+        ("captions.tsv", "image\tcaption\na.jpg\ta dog\ton a lawn\n", 2, "tabs"),
+        ("captions.csv", 'image,caption\na.jpg,x\nb.jpg,"a dog\na,a cat\n', 3, "Close the cell's quotes"),
+        ("captions.csv", 'image,caption\na.jpg,"a dog\nb.jpg,"a cat"\n', 2, "Close the cell's quotes"),
+        ("captions.csv", 'image,caption\na.jpg,"big" dog\n', 2, "double those"),
+        ("captions.csv", "image,caption\na.jpg,\0" + "x" * 200_000, 2, "quotes"),
+    ],
+)
+def test_a_row_whose_cells_are_not_as_the_header_says_is_told(photos, name, content, line, remedy):
+    kind = {name.partition(".")[0]: (name,)}
+    error = refused(write(photos, {name: content}), **kind)
+    assert error.code == "DATA105" and f"line {line} of {name}" in str(error) and remedy in str(error)
+
+
+def test_cells_beyond_the_header_that_are_blank_lose_nothing(photos):
+    write(photos, {"captions.csv": 'image,caption,,\na.jpg,"a dog, on a lawn",, \nb.jpg,a cat\n'})
+    assert [sources(photos)[k].caption for k in "ab"] == ["a dog, on a lawn", "a cat"]
+
+
+def test_quotes_between_tabs_are_characters_but_for_those_around_all_of_a_cell(photos):
+    cells = ['"a dog', 'a "big" cat"', '"a ""big"" cat"', '"a" and "b"', '"']
+    lines = [f"{image}.jpg\t{cell}\n" for image, cell in zip("abcde", cells, strict=True)]
+    write(photos, {"captions.tsv": "image\tcaption\n" + "".join(lines)})
+    found = sources(photos, captions=("captions.tsv",))
+    assert [found[k].caption for k in "abcde"] == ['"a dog', 'a "big" cat"', 'a "big" cat', '"a" and "b"', '"']
+
+
+@pytest.mark.parametrize(
     ("name", "content", "word"),
     [
         ("t.csv", "photo,caption\na.jpg,x\n", "no column image; it has photo, caption"),
         ("t.csv", "image,words\na.jpg,x\n", "no column caption"),
         ("t.csv", b"image,caption\na.jpg,\xff\n", "UTF-8"),
-        ("t.csv", "image,caption\na.jpg,\0" + "x" * 200_000, "table"),
         ("t.parquet", b"PAR1 not so", "Parquet"),
         ("t.parquet", parquet(image=["a.jpg"], words=["x"]), "no column caption"),
     ],

@@ -98,7 +98,7 @@ def test_tags_beside_the_tars_are_attached(tmp_path):
 
 def test_our_own_shards_can_be_a_source_again(tmp_path, make, classes, at):
     make.source(tmp_path / "first", labelled=2, evaluation=0, unlabelled=2)
-    write(tmp_path / "first", {"captions.csv": "image,caption\nm000.jpg,a cat\n"})
+    write(tmp_path / "first", {"captions.csv": "image,caption\nm000.jpg,a cat\nm000.jpg,it sits\n"})
     first = config(tmp_path / "first")
     samples = [_checked(first, source, classes) for source in list_sources(first)]
     (tmp_path / "tars").mkdir()

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from semivl.config import ClassDefinition, Classes
+from semivl.data.strength import strengths, tagged_classes
+from semivl.data.tables import index_table
 from semivl.data.tags import TagReader
 from tests.made_shards import picture
 from tests.made_snapshots import sample
@@ -34,3 +36,13 @@ _, ROW = sample("a", picture(0))
 )
 def test_tags_tell_what_is_there_absent_and_unknown(tags, complete, told):
     assert TagReader(CLASSES).read(replace(ROW, tags=tags, tags_complete=complete)).tolist() == told
+
+
+def test_the_background_is_neither_weak_nor_unknown_whatever_tags_and_masks_say():
+    """`grass` is one of its definitions; of partial masks none shows it."""
+    rows = [
+        replace(ROW, key=f"{place:016}", tags=tags) for place, tags in enumerate([("Grass", "Fox"), ("background",)])
+    ]
+    known = strengths(index_table(rows), CLASSES)
+    assert (known.strong, known.weak, known.unknown) == ({}, {"fox": 1}, ("cat",))
+    assert list(tagged_classes(index_table(rows), CLASSES)) == [{"fox"}, set()]

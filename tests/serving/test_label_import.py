@@ -202,6 +202,49 @@ def test_what_came_in_is_a_source_that_gives_the_samples_their_masks(store, tmp_
     assert again.version == manifest.version, "the source itself, read again, takes no mask away"
 
 
+def test_words_of_a_sample_stay_with_it_when_its_mask_comes_in(store, tmp_path):
+    """Tags of some photos are complete, of others not; a later import adds to the words of an earlier one."""
+    config, _ = world(tmp_path, "label-words")
+    words = {
+        "u003": (("cat", "a hat; red"), True, "a cat\nit sits"),
+        "u004": ((), True, None),
+        "u005": (("cat",), False, None),
+        "u006": ((), False, "a dog"),
+        "u007": ((), False, None),
+    }
+    tags = [
+        {"image": name, "tags": tags, "complete": complete}
+        for name, (tags, complete, _) in words.items()
+        if tags or complete
+    ]
+    captions = [
+        {"image": name, "caption": line} for name, (*_, text) in words.items() for line in (text or "").splitlines()
+    ]
+    for name, lines in (("tags", tags), ("captions", captions)):
+        (config.data.source / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))  # pyright: ignore
+    ingest(config.data, config.classes, workers=1)
+
+    def told() -> dict[str, tuple]:
+        rows = {Path(row.source).stem: row for row in read(store, "label-words").rows()}
+        return {name: (tuple(rows[name].tags), rows[name].tags_complete, rows[name].caption) for name in words}
+
+    assert told() == words
+    rows = {Path(row.source).stem: row for row in read(store, "label-words").rows()}
+    names = {name: rows[name].key for name in words}
+    out = tmp_path / "out"
+    for batch in (("u003", "u004"), ("u005", "u006", "u007"), ("u003",)):
+        export = studio(tmp_path / "e.json", *((rows[name], [brushed("cat", SQUARE)]) for name in batch))
+        done = import_labels(config, export, "label-studio", out)
+    assert len((out / "captions.jsonl").read_text().splitlines()) == 3
+    changes = dict(setting.removeprefix("data.").split("=", 1) for setting in done.settings)
+    settings = config.data.model_dump() | changes | {"evaluation_list": None, "tags_complete": True}
+    ingest(type(config.data).model_validate(settings), config.classes, workers=1)
+    after = {row.key: row for row in read(store, "label-words").rows()}
+    assert {name: after[key].supervision for name, key in names.items()} == dict.fromkeys(words, "mask")
+    got = {n: (tuple(after[k].tags), after[k].tags_complete, after[k].caption) for n, k in names.items()}
+    assert got == words
+
+
 LABELMAP = "background:0,0,0::\ncat:250,3,1::\n"
 BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 

@@ -34,8 +34,8 @@ def joined(files: SourceFiles, found: Found, config: DataConfig) -> list[Named]:
     masks = _orphans(found, names) | (own if labelled is None else {}) | listed
     told_tags = read_tags(files, config)
     tags = _by_image([*found.tags.items(), *((image, said.names) for image, said in told_tags.items())], names)
-    complete = found.complete | {image: said.complete for image, said in told_tags.items() if said.complete is not None}
-    complete = {image: said for name, said in complete.items() for image in names.find(name) or [names.placed(name)]}
+    told_complete = ((image, said.complete) for image, said in told_tags.items() if said.complete is not None)
+    complete = _agreed(found.complete.items(), names) | _agreed(told_complete, names)
     captions = _by_image([*found.captions.items(), *read_captions(files, config).items()], names)
     everything = {*names.images, *map(names.placed, found.absent), *masks, *tags, *captions, *told}
     if trained is not None:
@@ -82,12 +82,17 @@ def _named(
         image=_normal(image),
         split=split,
         mask=_normal(mask.name) if mask and mask.name else None,
-        tags=tuple(dict.fromkeys(tags)) if tags else (),
+        tags=tuple(dict.fromkeys(filter(None, map(str.strip, tags)))) if tags else (),
         tags_complete=complete,
-        caption="\n".join(captions) or None,
+        caption="\n".join(filter(None, map(_line, captions))) or None,
         mask_ids=mask.ids if mask else "class",
         annotation=mask.annotation if mask else None,
     )
+
+
+def _line(caption: str) -> str:
+    """The caption as one line: a sample's captions are the lines of its text."""
+    return " ".join(caption.split())
 
 
 def _normal(name: str) -> str:
@@ -139,6 +144,15 @@ def _by_image(named: Iterable[tuple[str, Iterable[str]]], names: Names) -> dict[
     for name, values in named:
         for image in names.find(name) or [names.placed(name)]:
             said.setdefault(image, []).extend(values)
+    return said
+
+
+def _agreed(named: Iterable[tuple[str, bool]], names: Names) -> dict[str, bool]:
+    """What is said of each image, by whatever name; False where it is said and denied."""
+    said: dict[str, bool] = {}
+    for name, value in named:
+        for image in names.find(name) or [names.placed(name)]:
+            said[image] = value and said.get(image, True)
     return said
 
 

@@ -73,7 +73,7 @@ def _add(found: Found, sample: _Sample, config: DataConfig, numbered: list[str])
     caption = _text(sample.fields["txt"]) if "txt" in sample.fields else told.get("caption")
     tags = [*told.get("tags", ()), *(_tag(sample.fields["cls"], numbered) if "cls" in sample.fields else ())]
     if caption:
-        found.captions[name] = [caption]
+        found.captions[name] = caption.splitlines()  # as the shards that ingest writes have several captions
     if tags:
         found.tags[name] = tags
     if "tags_complete" in told:
