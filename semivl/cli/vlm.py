@@ -13,7 +13,9 @@ _VLM = "a file in conf/vlm, or a model as vlm.model names it (spoken:PATH)"
 
 @vlm.command("eval")
 def evaluate_vlm(
-    name: Annotated[str, typer.Argument(help=f"{_VLM}; or a finished one as guidance.model does (NAME@champion)")],
+    name: Annotated[
+        str, typer.Argument(help=f"{_VLM}; or a finished one as guidance.model does (NAME/4, NAME@champion)")
+    ],
     data: Annotated[str, typer.Option(help="experiment whose evaluation images and classes are taken")],
     source: Annotated[bool, typer.Option(help="read them from the source folder, without any service")] = False,
     short_side: Annotated[int | None, typer.Option(help="resize photos to it; as they are if left out")] = None,

@@ -5,7 +5,8 @@ every class, the best of them, upsampled to the mask, softmax of `scale` times t
 wants another scale than CLIP's 100, so a few are tried: the labels are the same at each, their confidence is not. A
 finished model that is to guide is measured by its own probabilities, at scale 1.
 
-Shares are from 0 to 1, of labelled pixels (255 is ignored). `foreground` is every class but one named `background`.
+Shares are from 0 to 1, of labelled pixels: 255 is ignored, and a photo of nothing else is not counted. `foreground` is
+every class but one named `background`.
 """
 
 from collections.abc import Iterable
@@ -173,6 +174,8 @@ class _Counted:
     def add(self, dense: Tensor, mask: Tensor, whole: Tensor | None = None) -> None:
         """Cosines or logits (1, N, h, w), the mask (H, W), and (N,) cosines of the whole image."""
         labelled = mask != IGNORE
+        if not labelled.any():
+            return
         cosines = F.interpolate(dense, size=mask.shape, mode="bilinear", align_corners=False)[0][:, labelled]
         truth, background = mask[labelled], ~self.foreground
         self.images += 1

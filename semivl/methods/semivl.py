@@ -30,7 +30,7 @@ from semivl.methods.parts.losses import (
     soft_cross_entropy_sum,
     supervised_target,
 )
-from semivl.methods.parts.tags import allowed_labels, ruled_out
+from semivl.methods.parts.tags import allowed_labels, nothing_left, ruled_out
 from semivl.methods.parts.views import cutmix_boxes, filled, mixed, mixed_labels, strong_view
 from semivl.nets.decoder import DecoderShape
 from semivl.nets.encoder import Trained
@@ -106,7 +106,7 @@ class SemiVL(Method):
         if NAME in dict(model.named_children()):
             believed = self._believed(model, weak, unlabelled.ignored, self._tags(unlabelled))
         else:
-            believed = pseudo_labels(ruled_out(of_weak, self._tags(unlabelled)), unlabelled.ignored)
+            believed = bounded(of_weak, unlabelled.ignored, self._tags(unlabelled))
         hint = self._hint(model, weak, unlabelled)
         if self.partner:
             believed_partner = self._of_partner(model, weak_partner, partner, used)
@@ -154,7 +154,7 @@ class SemiVL(Method):
     def _believed(self, model: Segmenter, images: Tensor, ignored: Tensor, tags: Tensor | None) -> PseudoLabels:
         model.eval()
         source = getattr(model, NAME, model)
-        believed = pseudo_labels(ruled_out(source.cells(source.features(images)), tags), ignored)
+        believed = bounded(source.cells(source.features(images)), ignored, tags)
         model.train()
         return believed
 
@@ -169,6 +169,11 @@ class SemiVL(Method):
 
     def _tags(self, unlabelled: Unlabelled) -> Tensor | None:
         return unlabelled.tags if self.settings.tags else None
+
+
+def bounded(cells: Tensor, ignored: Tensor, tags: Tensor | None) -> PseudoLabels:
+    """Pseudo-labels that the tags allow."""
+    return pseudo_labels(ruled_out(cells, tags), nothing_left(tags, ignored))
 
 
 METHOD = SemiVL

@@ -4,6 +4,8 @@ The features are the keys of a block of a frozen vision transformer. Groups are 
 is drawn by chance. Which layer, which grouper and how many groups are not in the paper's abstract; they are settings.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +17,13 @@ from semivl.nets.grouping_kmeans import kmeans, on_sphere
 from semivl.nets.grouping_linkage import agglomerative
 from semivl.nets.grouping_parts import without_specks
 from semivl.nets.grouping_spectral import affinities, spectral
+
+VERSION = 1
+"""of what decides groups beside settings and weights: groups of another one that were kept are not taken"""
+LONGEST = 4
+"""long side in short ones; of a photo that is longer, as many patches are grouped as of one that long"""
+MOST = 8192
+"""patches of a photo that is grouped at its own size"""
 
 
 @torch.no_grad()
@@ -71,9 +80,17 @@ def upsampled(groups: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def grid_size(size: tuple[int, int], side: int | None, patch: int) -> tuple[int, int]:
-    """Patches down and across that a photo of (H, W) pixels is grouped in, its short side brought to `side` pixels."""
+    """Patches down and across that a photo of (H, W) pixels is grouped in, its short side brought to `side` pixels.
+
+    Every pair of patches is compared, so that there is a bound on their number; a photo beyond it is made smaller.
+    """
     factor = (side or min(size)) / min(size)
-    return max(1, round(size[0] * factor / patch)), max(1, round(size[1] * factor / patch))
+    most = LONGEST * (side / patch) ** 2 if side else MOST
+    longest = math.sqrt(most / size[0] / size[1]) * patch
+    if factor <= longest * (1 + 1e-9):
+        return max(1, round(size[0] * factor / patch)), max(1, round(size[1] * factor / patch))
+    rows, columns = (min(max(1, int(length * longest / patch)), int(most)) for length in size)
+    return rows, columns
 
 
 def _block(encoder: DenseEncoder, config: GroupConfig) -> int:

@@ -67,5 +67,5 @@ def _alike_in_colour(colours: Tensor) -> np.ndarray:
     points = np.concatenate([colours.flatten(0, 1).numpy(), np.stack([rows, columns], -1).reshape(-1, 2)], 1)
     _, near = KDTree(points).query(points, min(NEIGHBOURS + 1, len(points)))
     linked = np.zeros((len(points), len(points)))
-    np.put_along_axis(linked, np.asarray(near), 1.0, 1)
+    np.put_along_axis(linked, np.reshape(near, (len(points), -1)), 1.0, 1)  # of one neighbour there is no column
     return np.maximum(linked, linked.T)

@@ -14,6 +14,9 @@ DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 _SHARPNESS = 0.1
 """the colour difference, in local standard deviations, that weighs 1 in the softmax"""
+_AT_ONCE = 4
+"""classes whose neighbours are gathered together: those of all would be by far the largest tensor of a prediction, and
+each class by itself would make an exported graph long"""
 _STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
@@ -28,7 +31,7 @@ def pamr(images: Tensor, scores: Tensor, iterations: int = ITERATIONS, dilations
     weights = affinity(small, places, len(dilations))[:, None]
     flat = scores.flatten(2)
     for _ in range(iterations):
-        flat = (flat[:, :, places] * weights).sum(2)
+        flat = torch.cat([(few[:, :, places] * weights).sum(2) for few in flat.split(_AT_ONCE, dim=1)], dim=1)
     return flat.unflatten(2, size)
 
 

@@ -4,7 +4,13 @@ import re
 
 from semivl.errors import RegistryError
 
-_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<number>[1-9][0-9]*)|@(?P<alias>[^/@]+))")
+_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<number>[1-9][0-9]*)|@(?P<alias>[^/@]+))")
+
+
+def is_version(address: str) -> bool:
+    """Whether this is NAME/NUMBER, with or without models:/ before it."""
+    found = _VERSION.fullmatch(address)
+    return found is not None and found["number"] is not None
 
 
 def model_and_version(address: str) -> tuple[str, int | str]:

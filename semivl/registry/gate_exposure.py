@@ -1,4 +1,4 @@
-"""Whether a model has seen the images that it is judged on, in its own training or in one that it began from."""
+"""Whether a model has seen the images that it is judged on, itself or through a model that it learned from."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from semivl.data.snapshot import read
 from semivl.data.store import Store
 from semivl.errors import DataError, RegistryError
 from semivl.evaluation.overlap import Overlap, overlap
-from semivl.registry.trained_on import TrainedOn, trained_on
+from semivl.registry.trained_on import TrainedOn, trained_on, untraced
 
 
 class Exposure(Record):
@@ -25,17 +25,18 @@ def exposure(store: Store, model: str, version: int, rows: Sequence[Row], digest
     What was found is kept in S3, so that it is still known when `semivl gc` has removed the snapshot.
     """
     try:
-        seen = trained_on(model, version)
+        seen, unknown = trained_on(model, version), list(untraced(model, version))
     except RegistryError as error:
         if error.code not in ("REG004", "REG020"):
             raise
         return Exposure(overlaps=(), unknown=(error.what,))
-    found, unknown = [], []
+    found = []
     for one in {(each.dataset, each.snapshot): each for each in seen}.values():
         try:
             found.append(_held_against(store, one, rows, digest, bits))
         except DataError as error:
-            unknown.append(f"version {one.model_version} learned from {one.dataset}@{one.snapshot}: {error.what}")
+            learner = f"version {one.model_version} of {one.model}"
+            unknown.append(f"{learner} learned from {one.dataset}@{one.snapshot}: {error.what}")
     return Exposure(overlaps=tuple(found), unknown=tuple(unknown))
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from semivl.config import Config
-from semivl.registry.address import model_and_version
+from semivl.registry.address import is_version, model_and_version
 from semivl.registry.package import bundle_of, model_version
 from semivl.settings import ROOT
 
@@ -43,4 +43,5 @@ def finished_bundle(address: str) -> Path:
 
 def is_finished(address: str) -> bool:
     """Whether this names a finished model, not a vision-language model."""
-    return (ROOT / address).is_dir() or address.startswith("models:/") or "@" in address
+    named = address.startswith("models:/") or "@" in address or is_version(address)
+    return named or (ROOT / address).is_dir()

@@ -15,7 +15,7 @@ from semivl.errors import RegistryError
 from semivl.registry.decision import Decision, of_version
 from semivl.registry.package import fetch_bundle, model_version
 from semivl.registry.provenance import COMMIT, ENVIRONMENT, MACHINE, packages_of
-from semivl.registry.runs import CONFIG, PARENT_VERSION, TRAIN_KEY
+from semivl.registry.runs import CONFIG, PARENT_VERSION, TEACHER, TRAIN_KEY
 from semivl.registry.tracking import client
 from semivl.registry.trained_on import TrainedOn, trained_on
 from semivl.training.bundle import weights_of
@@ -54,8 +54,10 @@ class Lineage(Record):
     weights: str
     """SHA-256 of the weights' file"""
     parent: int | None
+    teacher: str = ""
+    """NAME/VERSION of the finished model that guided its training, or that one's folder; empty where none did"""
     seen: tuple[TrainedOn, ...]
-    """the snapshots behind it: its own, then those of the versions it was trained on from"""
+    """the snapshots behind it: its own, then those of the versions that it learned from, and of theirs"""
     config: Config
     scores: tuple[Scored, ...] = ()
     decisions: tuple[Decision, ...] = ()
@@ -84,6 +86,7 @@ def lineage(model: str, version: int | str) -> Lineage:
         environment=json.loads(_artifact(run.info.run_id, ENVIRONMENT) or "{}"),
         weights=weights_of(fetch_bundle(found)),
         parent=int(parent) if parent.isdigit() else None,
+        teacher=tags.get(TEACHER, ""),
         seen=trained_on(model, number),
         config=_config(model, number, run.info.run_id),
         scores=_scores(tags),
@@ -95,8 +98,8 @@ def training_samples(store: Store, made: Lineage) -> "pa.Table":
     """Every sample of the training splits behind the version, with the hashes of image and mask.
 
     One row a sample and snapshot: its key, sha256, mask_sha256, split, supervision and source, and the snapshot's
-    dataset and version with the model version that learned from it. Which of them a training used, its method says
-    (`needs`).
+    dataset and version with the model and its version that learned from it. Which of them a training used, its method
+    says (`needs`).
     """
     import pyarrow as pa
 
@@ -114,6 +117,7 @@ def training_samples(store: Store, made: Lineage) -> "pa.Table":
 def facts(made: Lineage) -> dict[str, list[tuple[str, str]]]:
     """The lineage in groups of names and values, as a page or a terminal shows it; without classes and settings."""
     environment = made.environment
+    teacher = [("guided by", made.teacher)] if made.teacher else []
     known = (*MACHINE, "torch", "open_clip_torch", "timm", "numpy")
     return {
         "Training": [
@@ -124,14 +128,20 @@ def facts(made: Lineage) -> dict[str, list[tuple[str, str]]]:
             ("MLflow run", made.run_id),
             ("weights, SHA-256", made.weights),
             ("trained on from", f"version {made.parent}" if made.parent else "the encoder's own weights"),
+            *teacher,
         ],
-        "Data": [(f"version {s.model_version} learned from", f"{s.dataset}@{s.snapshot}") for s in made.seen],
+        "Data": [(_learner(made, s), f"{s.dataset}@{s.snapshot}") for s in made.seen],
         "Code and surroundings": [
             ("commit", made.commit or "not kept"),
             *((name, environment[name]) for name in known if name in environment),
             ("packages", f"{len(packages_of(environment))} named in the run's {ENVIRONMENT}"),
         ],
     }
+
+
+def _learner(made: Lineage, seen: TrainedOn) -> str:
+    version = f"version {seen.model_version}"
+    return f"{version} learned from" if seen.model == made.model else f"{version} of {seen.model} learned from"
 
 
 def judged(made: Lineage) -> dict[str, list[tuple[str, str]]]:

@@ -15,7 +15,7 @@ from semivl import __version__
 from semivl.config import Config
 from semivl.data.snapshot import Manifest
 from semivl.errors import RegistryError
-from semivl.registry.runs import PARENT_VERSION, TRAIN_KEY
+from semivl.registry.runs import TRAIN_KEY, learned_from
 from semivl.registry.tracking import client
 from semivl.settings import home
 
@@ -207,8 +207,6 @@ def _create_version(
         "semivl.method": config.method.name,
         "semivl.experiment": config.name,
         "semivl.version": __version__,
-    }
-    if config.train.parent:
-        tags[PARENT_VERSION] = str(config.train.parent.version)
+    } | learned_from(config)
     source = f"models:/{logged.model_id}"
     return client().create_model_version(name, source, run_id, tags=tags, model_id=logged.model_id)

@@ -24,7 +24,7 @@ from semivl.registry.device_time import MODEL, DeviceClock
 from semivl.registry.metrics import MetricBuffer
 from semivl.registry.provenance import COMMIT, ENVIRONMENT, commit, environment
 from semivl.registry.tracking import client, experiment_id
-from semivl.settings import home, settings
+from semivl.settings import ROOT, home, settings
 from semivl.training.stopping import PREEMPTED
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ TRAIN_KEY = "semivl.train_key"
 CONFIG = "config.yaml"
 """the run's artifact with the whole experiment"""
 PARENT_VERSION = "semivl.parent_version"
+TEACHER = "semivl.teacher"
+"""NAME/VERSION of the finished model that guided, or the whole path of its folder"""
 _PAUSED = "TRAIN011"
 GOES_ON_LATER = {_PAUSED, PREEMPTED}
 """codes of trainings that ended with all their steps kept: no hours left, or SIGTERM"""
@@ -160,6 +162,17 @@ def finished_run(train_key: str) -> str | None:
     return run.info.run_id if run and run.info.status == "FINISHED" else None
 
 
+def learned_from(config: Config) -> dict[str, str]:
+    """Tags that name the models which a training learns from: the one that it goes on from, and the one that guides."""
+    from semivl.methods import create
+
+    tags = {PARENT_VERSION: str(config.train.parent.version)} if config.train.parent else {}
+    teacher = config.guidance.model
+    if teacher and create(config.method).takes_guide:
+        tags[TEACHER] = str(ROOT / teacher) if (ROOT / teacher).is_dir() else teacher
+    return tags
+
+
 def _find(key: str) -> "Run | None":
     found = client().search_runs(
         [experiment_id()],
@@ -184,8 +197,8 @@ def _create(config: Config, manifest: Manifest, key: str) -> "Run":
         COMMIT: commit(),
     }
     name = f"{config.name}-{config.method.name}-{key[:6]}"
+    tags |= learned_from(config)
     if config.train.parent:
-        tags[PARENT_VERSION] = str(config.train.parent.version)
         name += f"-from-{config.train.parent.version}"
     made = mlflow.create_run(experiment_id(), tags=tags, run_name=name)
     elder = _find(key)

@@ -121,7 +121,7 @@ def traced() -> Lineage:
         model="semivl-farm", version=4, run_id="0" * 32, registered="2026-11-28T05:00:00+00:00", experiment="demo",
         method="semivl", train_key="a" * 16, commit="b" * 40, environment={"python": "3.11.7", "torch": "2.13.0"},
         weights="c" * 64, parent=3, config=load("demo"),
-        seen=(TrainedOn(dataset="farm", snapshot="0123456789abcdef", model_version=4),),
+        seen=(TrainedOn(dataset="farm", snapshot="0123456789abcdef", model="semivl-farm", model_version=4),),
     )  # fmt: skip
 
 

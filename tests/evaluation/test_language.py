@@ -66,6 +66,17 @@ def test_shares_and_iou_are_those_counted_by_hand():
     assert found.naming == pytest.approx(3 / 5)
 
 
+def test_a_photo_without_a_labelled_pixel_is_left_out_whatever_the_classes():
+    nothing = np.full_like(MASK, 255)
+    assert scores([MAP, MAP], [MASK, nothing]) == scores([MAP], [MASK])
+    objects = Classes(classes=tuple(ClassDefinition(name=n) for n in ("bird", "cat", "dog")))
+    photos = [(np.zeros((*mask.shape, 3), np.uint8), mask) for mask in (nothing, MASK)]
+    found = measure(DenseVLM(Drawn([MAP, MAP]), TEXT), objects, photos, scales=(1.0,))
+    assert found.images == 1
+    of_model = measure_model(lambda images: MAP[None], objects, photos, EvaluationConfig(window=16, stride=16))
+    assert of_model.images == 1
+
+
 def test_a_threshold_keeps_the_pixels_whose_probability_reaches_it():
     found = scores([MAP], [MASK])
     others = [2.0] * 6 + [1 + math.e]

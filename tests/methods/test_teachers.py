@@ -11,7 +11,8 @@ from semivl.config import IGNORE, GuidanceConfig, MethodConfig
 from semivl.methods import create, evolving_state, inference_state
 from semivl.methods.parts.guidance import GuidanceSettings, LanguageGuidance, ModelGuidance, guidance
 from semivl.methods.parts.losses import Target, cross_entropy_sums, guidance_target, hardest, soft_cross_entropy_sum
-from semivl.methods.parts.tags import allowed_labels, ruled_out
+from semivl.methods.parts.tags import allowed_labels, nothing_left, ruled_out
+from semivl.methods.semivl import bounded
 from tests.tiny import CLASSES, SHAPE, SIDE, N, tiny_batches, tiny_vlm
 
 
@@ -108,6 +109,24 @@ def test_labels_that_tags_exclude_are_ignored():
     tags = torch.tensor([[-1, 0, 1], [-1, -1, 1]], dtype=torch.int8)
     assert allowed_labels(labels, tags).tolist() == [[[0, IGNORE, 2, IGNORE]], [[0, 1, 2, IGNORE]]]
     assert torch.equal(allowed_labels(labels, None), labels)
+
+
+def test_nothing_is_hinted_at_in_an_image_whose_tags_exclude_every_class():
+    tags = torch.tensor([[-1, 0, -1], [0, 0, 0]], dtype=torch.int8)
+    images, unsure = torch.zeros(2, 3, SIDE, SIDE), ignored()
+    labels = ModelGuidance(Corners(), settings(threshold=0.0))(images, unsure, tags)
+    assert labels[1].unique().tolist() == [IGNORE] and IGNORE not in labels[0].unique().tolist()
+    shares = ModelGuidance(Corners(), settings(threshold=0.0, form="probabilities"))(images, unsure, tags)
+    assert shares[1].unique().tolist() == [0]
+    torch.testing.assert_close(shares[0].sum(0), torch.ones(SIDE, SIDE))
+
+
+def test_an_image_whose_tags_exclude_every_class_is_not_believed():
+    cells, tags = torch.randn(2, N, 4, 4), torch.tensor([[-1, 0, -1], [0, 0, 0]], dtype=torch.int8)
+    believed = bounded(cells, torch.zeros(2, 8, 8, dtype=torch.bool), tags)
+    assert believed.ignored[1].all() and not believed.ignored[0].any()
+    untold = torch.zeros(2, 8, 8, dtype=torch.bool)
+    assert nothing_left(None, untold) is untold
 
 
 def test_positive_only_tags_change_nothing():

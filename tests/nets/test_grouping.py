@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from semivl.config import EvaluationConfig, GroupConfig, RefineConfig, check
 from semivl.errors import ConfigError
 from semivl.nets import grouping_spectral
-from semivl.nets.grouping import grid_size, group_maps, grouped, upsampled
+from semivl.nets.grouping import LONGEST, MOST, grid_size, group_maps, grouped, upsampled
 from semivl.nets.grouping_encoder import blank_group_encoder, load_group_encoder
 from semivl.nets.grouping_kmeans import kmeans, on_sphere
 from semivl.nets.grouping_linkage import agglomerative
@@ -137,10 +137,12 @@ def test_every_pixel_is_in_one_of_at_most_count_groups_numbered_from_zero_and_th
     assert torch.equal(maps[1:], group_maps(encoder, images[1:], settings))
 
 
+@pytest.mark.parametrize("colour", [0.0, 2.0])
 @pytest.mark.parametrize("grouper", GROUPERS)
-def test_an_image_of_one_patch_is_one_group(grouper):
+def test_an_image_of_one_patch_is_one_group(grouper, colour):
     features = F.normalize(torch.randn(1, 1, 4), dim=-1)
-    assert grouped(features, torch.zeros(1, 1, 3), config(grouper=grouper)).tolist() == [[0]]
+    settings = config(grouper=grouper, colour=colour if grouper == "spectral" else 0.0)
+    assert grouped(features, torch.zeros(1, 1, 3), settings).tolist() == [[0]]
 
 
 def test_small_parts_join_the_most_alike_neighbour_and_large_ones_keep_their_group():
@@ -175,6 +177,30 @@ def test_a_photo_is_grouped_in_whole_patches_at_its_short_side():
     assert grid_size((100, 200), 448, 14) == (32, 64)
     assert grid_size((30, 41), None, 8) == (4, 5)
     assert grid_size((3, 3), None, 8) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [(3000, 100), (100, 3000), (801, 5), (5, 801), (1, 9000), (500, 100)])
+@pytest.mark.parametrize(("side", "patch"), [(448, 14), (448, 8), (128, 16), (16, 16)])
+def test_a_long_photo_is_grouped_in_no_more_patches_than_one_of_four_to_one(size, side, patch):
+    rows, columns = grid_size(size, side, patch)
+    assert min(rows, columns) >= 1 and rows * columns <= LONGEST * (side / patch) ** 2
+    assert rows * columns >= 0.8 * LONGEST * (side / patch) ** 2 or min(rows, columns) < 8, "and in hardly fewer"
+
+
+def test_a_photo_of_ordinary_shape_is_grouped_as_before():
+    for size in ((100, 400), (400, 100), (333, 500), (1, 1), (1080, 1920), (801, 801)):
+        for side, patch in ((448, 14), (448, 8), (460, 14), (224, 16)):
+            expected = tuple(max(1, round(length * (side / min(size)) / patch)) for length in size)
+            assert grid_size(size, side, patch) == expected
+    assert grid_size((1024, 1024), None, 16) == (64, 64)
+    rows, columns = grid_size((4000, 3000), None, 8)
+    assert 0.95 * MOST < rows * columns <= MOST
+
+
+@pytest.mark.parametrize("size", [(3000, 100), (801, 5)])
+def test_a_long_photo_gets_groups_of_its_own_shape(size):
+    maps = group_maps(tiny_vlm().encoder.eval(), torch.rand(1, 3, *size), GroupConfig(side=32, count=4))
+    assert maps.shape == (1, *size) and maps.min() == 0 and maps.max() < 4
 
 
 def test_keys_are_those_that_the_block_attends_with():

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semivl.nets.pamr import affinity, neighbours, pamr
 
@@ -74,3 +75,28 @@ def test_scores_stop_at_an_edge_and_fill_up_to_it():
     refined = pamr(images, scores)[0, 0]
     assert refined[:, 8:].max() < 1e-3
     assert refined[:, :8].min() > 0.1
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_many_classes_take_no_more_memory_than_a_few_and_come_out_as_each_by_itself():
+    torch.manual_seed(0)
+    images, scores = torch.rand(2, 3, 16, 20), torch.rand(2, 21, 16, 20)
+    with Largest() as largest:
+        found = pamr(images, scores, 2)
+    neighbours_of_a_class = 2 * 48 * 16 * 20
+    assert largest.elements <= 6 * neighbours_of_a_class
+    alone = [pamr(images, one, 2) for one in scores.split(1, dim=1)]
+    assert torch.equal(found, torch.cat(alone, dim=1))

@@ -100,16 +100,70 @@ def test_lineage_goes_back_over_every_warm_start(store: Store, versions: str):
         for name, value in tags.items():
             client().set_model_version_tag(versions, str(number), name, value)
     assert trained_on(versions, 3) == tuple(
-        TrainedOn(dataset="d", snapshot=f"s{n}", model_version=n) for n in (3, 2, 1)
+        TrainedOn(dataset="d", snapshot=f"s{n}", model=versions, model_version=n) for n in (3, 2, 1)
     )
     client().set_model_version_tag(versions, "1", "semivl.parent_version", "3")
     assert len(trained_on(versions, 3)) == 3, "a circle ends"
 
 
-@pytest.mark.parametrize(("spoil", "code"), [("tags", "REG020"), ("parent", "REG004")])
+def tag(model: str, version: int, **tags: str) -> None:
+    for name, value in tags.items():
+        client().set_model_version_tag(model, str(version), f"semivl.{name}", value)
+
+
+def test_lineage_goes_back_over_teachers_their_parents_and_their_teachers(store: Store, versions: str):
+    teacher = f"{versions}-teacher"
+    client().create_registered_model(teacher)
+    for number in (1, 2):
+        client().create_model_version(teacher, "s3://nowhere/model")
+        tag(teacher, number, dataset="d", snapshot=f"of-teacher-{number}")
+    tag(versions, 1, dataset="d", snapshot="s1")
+    tag(versions, 2, dataset="d", snapshot="s2", parent_version="1", teacher=f"{teacher}/2")
+    tag(teacher, 2, parent_version="1", teacher=f"{versions}/1")
+    tag(teacher, 1, teacher=f"{versions}/2")
+    assert [(one.model, one.model_version, one.snapshot) for one in trained_on(versions, 2)] == [
+        (versions, 2, "s2"),
+        (versions, 1, "s1"),
+        (teacher, 2, "of-teacher-2"),
+        (teacher, 1, "of-teacher-1"),
+    ]
+
+
+def test_what_a_teacher_saw_is_seen_by_the_gate(store: Store, config: Config, versions: str):
+    seen_before = grown(store, f"{versions}-taught", CLASSES, masked(samples(seed=3)))
+    photo = next((image, row) for image, row in masked(samples(seed=3)) if row.split == "train")
+    judged = grown(store, config.data.dataset, CLASSES, [*masked(samples()), evaluated(photo)])
+    own = grown(store, f"{versions}-own", CLASSES, masked(samples(seed=5)))
+    tag(versions, 1, dataset=seen_before.manifest.dataset, snapshot=seen_before.manifest.version)
+    tag(versions, 2, dataset=own.manifest.dataset, snapshot=own.manifest.version)
+    rows = evaluation_rows(judged, "val")
+    assert [one.exact for one in exposure(store, versions, 2, rows, versions, 4).overlaps] == [0]
+    tag(versions, 2, teacher=f"{versions}/1")
+    found = exposure(store, versions, 2, rows, versions, 4)
+    assert [one.exact for one in found.overlaps] == [0, 1] and found.unknown == ()
+
+
+def evaluated(sample: Sample) -> Sample:
+    """The sample among the evaluation images, with a mask."""
+    from dataclasses import replace
+
+    image, row = sample
+    masked_as = {"mask_sha256": row.mask_sha256 or "0" * 64, "mask_offset": 0, "mask_bytes": 1}
+    return image, replace(row, split="val", supervision="mask", **masked_as)
+
+
+def test_what_a_teacher_in_a_folder_saw_is_unknown_to_the_gate_and_no_more(store: Store, config: Config, versions: str):
+    own = grown(store, config.data.dataset, CLASSES, masked(samples()))
+    tag(versions, 1, dataset=config.data.dataset, snapshot=own.manifest.version, teacher="/runs/a/model")
+    assert len(trained_on(versions, 1)) == 1
+    assert "/runs/a/model" in exposure(store, versions, 1, [], versions, 4).unknown[0]
+
+
+@pytest.mark.parametrize(("spoil", "code"), [("tags", "REG020"), ("parent", "REG004"), ("teacher", "REG004")])
 def test_a_lineage_with_a_gap_is_told_and_unknown_to_the_gate(store: Store, versions: str, spoil: str, code: str):
-    if spoil == "parent":
-        tags = {"semivl.dataset": "d", "semivl.snapshot": "s", "semivl.parent_version": "99"}
+    if spoil != "tags":
+        before = {"semivl.parent_version": "99"} if spoil == "parent" else {"semivl.teacher": "none-of-these/1"}
+        tags = {"semivl.dataset": "d", "semivl.snapshot": "s"} | before
         for name, value in tags.items():
             client().set_model_version_tag(versions, "1", name, value)
     with pytest.raises(RegistryError, match=code):

@@ -23,6 +23,7 @@ from semivl.registry.provenance import commit, environment
 from semivl.registry.report import publish_report
 from semivl.registry.reproduce import Curve, reproduce
 from semivl.registry.tracking import client
+from semivl.registry.trained_on import TrainedOn
 from semivl.settings import ROOT
 from tests.loop import overrides
 from tests.registry.cases import decision
@@ -52,6 +53,24 @@ def test_the_lineage_names_data_definitions_settings_code_and_packages(made: Lin
         "Code and surroundings"
     ]
     assert len(made.weights) == 64 and made.parent is None and made.method == "semivl"
+
+
+def test_the_teacher_is_named_and_what_it_learned_from() -> None:
+    seen = (("m", 2, "s2"), ("m", 1, "s1"), ("taught", 4, "s4"))
+    guided = Lineage(
+        model="m", version=2, run_id="0", registered="2026-11-28T05:00:00+00:00", experiment="demo", method="semivl",
+        train_key="a", commit="b", environment={}, weights="c", parent=1, teacher="taught/4", config=load("demo"),
+        seen=tuple(TrainedOn(dataset="d", snapshot=s, model=m, model_version=v) for m, v, s in seen),
+    )  # fmt: skip
+    told = facts(guided)
+    assert ("guided by", "taught/4") in told["Training"]
+    assert told["Data"] == [
+        ("version 2 learned from", "d@s2"),
+        ("version 1 learned from", "d@s1"),
+        ("version 4 of taught learned from", "d@s4"),
+    ]
+    plain = facts(guided.model_copy(update={"teacher": ""}))
+    assert "guided by" not in dict(plain["Training"])
 
 
 def test_every_training_sample_is_listed_with_its_hashes(made: Lineage) -> None:

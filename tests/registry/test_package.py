@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semivl.config import Config
+from semivl.config import Config, GuidanceConfig, MethodConfig
 from semivl.data.snapshot import Manifest
 from semivl.errors import RegistryError
 from semivl.evaluation.scores import predicted_mask
@@ -128,6 +128,15 @@ def test_registering_again_gives_the_same_version(
     assert tags["semivl.snapshot"] == manifest.version and tags["semivl.method"] == "supervised"
     assert tags["semivl.train_key"]
     assert alias_version(config.registered_model, "challenger") == version
+
+
+def test_a_version_names_the_model_that_guided_its_training(
+    config: Config, manifest: Manifest, run_id: str, bundle: Path
+) -> None:
+    guidance = GuidanceConfig(model="taught/4")  # pyright: ignore[reportCallIssue]
+    guided = config.model_copy(update={"guidance": guidance, "method": MethodConfig(name="semivl")})
+    number = register(run_id, bundle, guided, manifest)
+    assert model_version(config.registered_model, number).tags["semivl.teacher"] == "taught/4"
 
 
 def test_a_kill_between_logging_and_registering_doubles_nothing(

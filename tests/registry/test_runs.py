@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import yaml
 
-from semivl.config import Config
+from semivl.config import Config, GuidanceConfig, MethodConfig, Parent
 from semivl.data.quality import Validation
 from semivl.data.snapshot import Manifest
 from semivl.data.store import open_store
 from semivl.errors import RegistryError, TrainingError
 from semivl.registry import runs, tracking
-from semivl.registry.runs import finished_run, open_run, parameters
+from semivl.registry.runs import finished_run, learned_from, open_run, parameters
 from semivl.registry.tracking import client, experiment_id
 from semivl.settings import settings
 from semivl.training.bundle import train_key
@@ -91,6 +91,23 @@ def test_the_run_tells_what_was_trained_on_what(config: Config, manifest: Manife
     assert (given.dataset.name, given.dataset.digest) == (manifest.dataset, manifest.version)
     text = yaml.safe_load(client_text(run.info.run_id, "config.yaml"))
     assert Config.model_validate(text) == config
+
+
+@pytest.mark.parametrize(("method", "told"), [("semivl", "taught/4"), ("supervised", None)])
+def test_the_run_names_the_model_that_guides(config: Config, manifest: Manifest, method: str, told: str | None) -> None:
+    guidance = GuidanceConfig(model="taught/4")  # pyright: ignore[reportCallIssue]
+    guided = config.model_copy(update={"guidance": guidance, "method": MethodConfig(name=method)})
+    with open_run(guided, manifest, {}) as logger:
+        pass
+    assert client().get_run(logger.run_id).data.tags.get("semivl.teacher") == told
+
+
+def test_a_parent_and_a_teacher_are_named_and_a_folder_by_its_whole_path(config: Config, tmp_path: Path) -> None:
+    assert learned_from(config) == {}
+    guidance = GuidanceConfig(model=str(tmp_path))  # pyright: ignore[reportCallIssue]
+    train = config.train.model_copy(update={"parent": Parent(version=3, train_key="")})
+    changed = config.model_copy(update={"guidance": guidance, "method": MethodConfig(name="semivl"), "train": train})
+    assert learned_from(changed) == {"semivl.parent_version": "3", "semivl.teacher": str(tmp_path)}
 
 
 def test_the_description_tells_what_the_validation_found(config: Config, manifest: Manifest) -> None:

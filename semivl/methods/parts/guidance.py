@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from semivl.config import IGNORE, Record
 from semivl.methods import Guide
-from semivl.methods.parts.tags import ruled_out
+from semivl.methods.parts.tags import nothing_left, ruled_out
 from semivl.nets.vlm import DenseVLM, concept_cosines
 
 
@@ -53,10 +53,10 @@ class Guidance(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, ignored: Tensor, tags: Tensor | None = None) -> Tensor:
         """What is learned of images in [0, 1], by `form`: (B, H, W) int64 labels, 255 where unsure or `ignored`, or
-        (B, N, H, W) probabilities, 0 there."""
+        (B, N, H, W) probabilities, 0 there; so is all of an image whose `tags` exclude every class."""
         probabilities = self.probabilities(images, tags)
         confidence, label = probabilities.max(dim=1)
-        unsure = (confidence < self.settings.threshold) | ignored
+        unsure = (confidence < self.settings.threshold) | nothing_left(tags, ignored)
         if self.settings.form == "labels":
             return label.masked_fill(unsure, IGNORE)
         return probabilities.masked_fill(unsure[:, None], 0)

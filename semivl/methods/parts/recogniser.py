@@ -14,7 +14,7 @@ from semivl.data.tags import BACKGROUND
 from semivl.errors import ConfigError
 from semivl.methods.parts.class_bank import bank, class_cosines, owners
 from semivl.nets.encoder import DenseEncoder
-from semivl.nets.grouping import group_maps
+from semivl.nets.grouping import VERSION, group_maps
 from semivl.nets.grouping_encoder import OWN, blank_group_encoder, group_weights_digest, load_group_encoder
 from semivl.nets.pamr import pamr
 from semivl.nets.regions import Reading, RegionSettings, read
@@ -104,8 +104,10 @@ class Recogniser(nn.Module):
         return group_maps(self.groups_by, images, self.groups)
 
     def group_key(self) -> str:
-        """Stands for all that decides groups: settings and weights."""
-        digest = hashlib.sha256(f"{self.groups.model_dump_json()} {group_weights_digest(self.groups)}".encode())
+        """Stands for all that decides groups: settings, code, the encoder's shape and weights."""
+        shape = self.groups_by.architecture.model_dump_json()
+        given = f"{VERSION} {self.groups.model_dump_json()} {group_weights_digest(self.groups)} {shape}"
+        digest = hashlib.sha256(given.encode())
         for tensor in self.groups_by.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]

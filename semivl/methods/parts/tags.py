@@ -18,6 +18,14 @@ def ruled_out(logits: Tensor, tags: Tensor | None) -> Tensor:
     return logits if tags is None else logits.masked_fill((tags == ABSENT)[:, :, None, None], RULED_OUT)
 
 
+def nothing_left(tags: Tensor | None, ignored: Tensor) -> Tensor:
+    """(B, H, W) bool: what is `ignored`, and all of the images whose complete tags exclude every class.
+
+    Such tags are of none of the classes, in a class map without background: whichever class wins says nothing.
+    """
+    return ignored if tags is None else ignored | (tags == ABSENT).all(1)[:, None, None]
+
+
 def allowed_labels(labels: Tensor, tags: Tensor | None) -> Tensor:
     """(B, H, W) int64 labels, 255 where complete tags exclude what they say."""
     if tags is None:
