@@ -22,7 +22,7 @@ from semivl.language.tower import TextTower
 from semivl.methods import Guide, ImageMaps, Losses, Method, as_float
 from semivl.methods.parts import region_contrast
 from semivl.methods.parts.caption_draws import Draws, draw, in_templates
-from semivl.methods.parts.class_bank import spoken
+from semivl.methods.parts.class_bank import prompts
 from semivl.methods.parts.recogniser import NamingSettings, Recogniser
 from semivl.methods.parts.region_survey import survey
 from semivl.methods.parts.student import train_last
@@ -115,7 +115,7 @@ class SpatialGrouping(Method):
             model.learner = Learner(s.adapt.temperature)
             if s.adapt.context:
                 model.learner.context = LearnedContext(tower, s.adapt.context)
-                model.learner.phrases = spoken(classes, s.naming.text)
+                model.learner.phrases = prompts(classes, s.naming.text)
             self.finish(model)
         return model
 

@@ -22,7 +22,7 @@ class DecoderShape(Record):
     """Widths of the decoder; the defaults are the paper's."""
 
     scale: float = 1.0
-    """factor on the cosine maps; more than 1 leaves the background's plateau sooner, see docs/results.md"""
+    """factor on the cosine maps; more than 1 can leave the background's plateau sooner, see docs/results.md"""
     channels: int = 128
     up: tuple[int, int] = (64, 32)
     """channels after the first and the second doubling"""

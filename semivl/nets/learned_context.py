@@ -1,4 +1,5 @@
-"""Texts in a context that is learned (CoOp, Zhou et al. 2022; spec code.md, 3.3): how CoDe embeds nouns and classes.
+"""Texts in a context that is learned (CoOp, Zhou et al. 2022; spec code.md, 3.3): how CoDe embeds nouns and classes,
+and SCG where it is set to.
 
 The text is written behind as many fillers as there are context vectors, tokenised as a whole, and the fillers'
 embeddings are replaced. So the context stands where words would, whatever the tokenizer and its special tokens.
@@ -36,7 +37,7 @@ class LearnedContext(nn.Module):
             what = (
                 f"context: {length} vectors and a word do not fit into the {tokens.shape[1]} tokens of vlm's text side."
             )
-            raise ConfigError("CONF042", what, "Set a smaller method.settings.context.")
+            raise ConfigError("CONF042", what, "Set a smaller context in method.settings.")
         self.vectors = nn.Parameter(tower.embedded(tokens)[0, spoken[0]][:length].clone())
 
     def forward(self, tower: TextTower, texts: Sequence[str]) -> Tensor:

@@ -16,9 +16,8 @@ from semivl.data.cache import ShardCache, read_sample
 from semivl.data.decode import decode_image, decode_mask
 from semivl.data.ingest import build_shard, commit, ingest, left_out, plan
 from semivl.data.removal import forget
-from semivl.data.shards import sha256_of_file, shard_key
+from semivl.data.shards import shard_key
 from semivl.data.source_files import LocalFiles
-from semivl.data.splits import rank
 from semivl.data.tables import from_parquet
 from semivl.errors import DataError
 
@@ -154,44 +153,6 @@ def test_result_is_the_same_whatever_the_number_of_workers(config, classes, stor
         rows = [asdict(row) for row in snapshot.read(store, named.dataset).rows()]
         found.append((manifest.shards, rows))
     assert found[0] == found[1]
-
-
-def test_split_by_hash_stays_as_data_grow(config, classes, store, make):
-    config = config.model_copy(update={"evaluation_list": None, "evaluation_share": 0.5})
-    ingest(config, classes)
-    before = {name: split for name, (split, _) in sources_of(store, config.dataset).items()}
-    for place in range(8):
-        make.photo(config.source / f"images/a{place}.jpg", 900 + place)
-        make.mask(config.source / f"masks/a{place}.png")
-    ingest(config, classes)
-    after = {name: split for name, (split, _) in sources_of(store, config.dataset).items()}
-    assert {name: after[name] for name in before} == before
-    assert {"train", "val"} == {split for name, split in after.items() if "/a" in name}
-
-
-def test_of_two_masked_images_one_is_for_evaluation(config, classes, store, make, tmp_path):
-    two = make.source(tmp_path / "two", labelled=2, evaluation=0, unlabelled=1)
-    for name, share in (("low", 0.001), ("high", 0.999)):
-        named = {"source": two, "evaluation_list": None, "evaluation_share": share}
-        named["dataset"] = f"{config.dataset}-{name}"
-        counts = ingest(config.model_copy(update=named), classes).counts
-        assert (counts["train/mask"], counts["val/mask"]) == (1, 1)
-
-
-@pytest.mark.parametrize("share", [0.001, 0.999])
-def test_what_a_table_says_of_splits_stays_where_the_hash_leaves_a_side_empty(config, classes, store, make, share):
-    """All masked photos are for training by the table, or all for evaluation, but for one that it leaves open: the
-    last to go by its rank."""
-    side, other = ("train", "val") if share < 0.5 else ("val", "train")
-    masked = sorted(p.stem for p in (config.source / "masks").iterdir())
-    ranked = sorted(masked, key=lambda name: rank(sha256_of_file(config.source / f"images/{name}.jpg")))
-    left_open = ranked[-1] if share < 0.5 else ranked[0]
-    told = "".join(f"{name},{side}\n" for name in masked if name != left_open)
-    (config.source / "splits.csv").write_text(f"image,split\n{told}")
-    changed = {"evaluation_list": None, "split_table": "splits.csv", "evaluation_share": share}
-    ingest(config.model_copy(update=changed), classes)
-    splits = {Path(n).stem: split for n, (split, kind) in sources_of(store, config.dataset).items() if kind == "mask"}
-    assert splits == dict.fromkeys(masked, side) | {left_open: other}
 
 
 def test_forgotten_photo_is_not_taken_in_again(config, classes, store):

@@ -17,7 +17,7 @@ def test_a_short_training_tells_objects_from_background_better_than_the_dense_ma
     model = trained(config, method, vlm, captioned)
     told = held_out(method, model, evaluation, config.train.crop)
     assert told["words_right"] > 50  # chance: 33
-    assert abs(told["area"] / 100 - 0.1) < 0.4  # it starts at 0.5
+    assert 1 < told["area"] < 40, told  # percent; it starts at 50, the prior is 10
     learned = scored(by_classes(model, 0.0, 0), masked, evaluation)
     pretrained = scored(dense(load_vlm(config.vlm, config.classes, SIDE), 0.0, False), masked, evaluation)
     assert learned.constant > pretrained.constant + 4

@@ -1,5 +1,7 @@
 """The evaluation set stays as the dataset grows, until somebody moves it; what a model has seen is known for good."""
 
+from dataclasses import replace
+
 import pytest
 
 from semivl.config import Config, GateConfig
@@ -19,8 +21,6 @@ from tests.tiny import CLASSES
 
 def masked(made: list[Sample]) -> list[Sample]:
     """The samples, those with a mask knowing where it lies."""
-    from dataclasses import replace
-
     return [(image, replace(row, mask_offset=0, mask_bytes=1) if row.mask_sha256 else row) for image, row in made]
 
 
@@ -145,8 +145,6 @@ def test_what_a_teacher_saw_is_seen_by_the_gate(store: Store, config: Config, ve
 
 def evaluated(sample: Sample) -> Sample:
     """The sample among the evaluation images, with a mask."""
-    from dataclasses import replace
-
     image, row = sample
     masked_as = {"mask_sha256": row.mask_sha256 or "0" * 64, "mask_offset": 0, "mask_bytes": 1}
     return image, replace(row, split="val", supervision="mask", **masked_as)

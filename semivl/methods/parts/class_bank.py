@@ -15,10 +15,10 @@ def owners(classes: Classes, by: str) -> Tensor:
     return classes_of_phrases(classes) if by == "definitions" else torch.arange(len(classes))
 
 
-def spoken(classes: Classes, by: str) -> list[str]:
-    """What stands for the class in each row of the bank, without the class map's prompt."""
-    prompts = definition_prompts if by == "definitions" else name_prompts
-    return prompts(classes.model_copy(update={"prompt": "{}"}))
+def prompts(classes: Classes, by: str, template: str = "{}") -> list[str]:
+    """What stands for the class in each row of the bank, in that template; by itself where there is none."""
+    made = definition_prompts if by == "definitions" else name_prompts
+    return made(classes.model_copy(update={"prompt": template}))
 
 
 def bank(classes: Classes, vlm: DenseVLM, by: str, templates: tuple[str, ...]) -> Tensor:
@@ -42,8 +42,7 @@ def bank(classes: Classes, vlm: DenseVLM, by: str, templates: tuple[str, ...]) -
 @torch.no_grad()
 def ensemble(tower: TextTower, classes: Classes, by: str, templates: tuple[str, ...]) -> Tensor:
     """(M, D) L2-normalised means over templates of a class map's names or definitions."""
-    prompts = definition_prompts if by == "definitions" else name_prompts
-    each = [tower.encode(prompts(classes.model_copy(update={"prompt": template}))) for template in templates]
+    each = [tower.encode(prompts(classes, by, template)) for template in templates]
     return F.normalize(torch.stack(each).mean(0), dim=-1).cpu()
 
 
